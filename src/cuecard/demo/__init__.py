@@ -1,1 +1,1 @@
-"""The embedded pair: two genuine Qwen3-VL checkpoints, the data they learned from, and how they were made."""
+"""The embedded pair: two Qwen3-VL checkpoints, their training data, and their training."""

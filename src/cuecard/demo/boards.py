@@ -1,9 +1,9 @@
 """Boards: 4x4 cells, each a real handwritten digit in one of three colours, and questions about them.
 
-Cells are numbered 1 to 16 by rows. A *jump* reads the digit of the cell it stands on and moves that far in the
-direction of its colour (red: forward, blue: back, green: rows down), wrapping round the board. Looking a cell up,
-counting and adding are done in parallel by a transformer and need no reasoning; jumps are sequential by nature.
-Reasoning is in the words of a style (`reasoning`).
+Cells are numbered 1 to 16 by rows. A *jump* reads the digit of the current cell and moves that far in the direction of
+its colour (red: forward, blue: back, green: rows down), wrapping round the board. A transformer looks a cell up, counts
+and adds in parallel, without reasoning; jumps are inherently sequential. Reasoning is in the words of a style
+(`reasoning`).
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from cuecard.domain.question import AnswerKind, Image, Question
 
 TINTS = {"red": (255, 60, 50), "green": (50, 225, 70), "blue": (80, 110, 255)}
 HELD_OUT_TURN = (8, 12)
-"""Degrees by which the hue of a digit is turned in either direction in examinations; training draws no such turn."""
+"""Range of degrees of hue rotation, in either direction, held out for exams; training draws none in it."""
 CELL_PIXELS, SCAN_PIXELS = 32, 24
 SPLITS = ("train", "validation", "test")
 TASKS = ("look-up", "compare", "count", "sum", *(f"jump-{n}" for n in range(1, 6)))
 LONG_TASKS = tuple(f"jump-{n}" for n in range(6, len(TIMES)))
-"""More jumps than one can follow at a glance, or in a few words: the reasoning has 150 to 300 tokens."""
+"""Too many jumps for a short answer, and for a short reasoning, which has 150 to 300 tokens here."""
 
 WANTED = (
     *(("digit", AnswerKind.NUMBER),) * 3,
     *(("colour", kind) for kind in (AnswerKind.SHORT_TEXT, AnswerKind.YES_NO, AnswerKind.CHOICE)),
 )
-"""What look-ups and jumps ask for, each as likely as the next."""
+"""Properties that look-ups and jumps ask for, equally likely."""
 
 # --- real digits ------------------------------------------------------------------------------------------------------
 
@@ -50,7 +50,7 @@ def scans() -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def scans_of(split: str) -> tuple[tuple[int, ...], ...]:
-    """For each digit, the indices of its scans in this split; the three splits share no scan."""
+    """For each digit, the indices of its scans in this split; the three splits are disjoint."""
     order = np.random.RandomState(0).permutation(1797)
     part = dict(zip(SPLITS, np.split(order, (1437, 1557)), strict=True))[split]
     _, target = scans()
@@ -69,18 +69,17 @@ def enlarged(scan: int) -> PilImage.Image:
 
 @dataclass(frozen=True)
 class Board:
-    """Sixteen (colour, digit) cells, the scan drawn in each, and where in its cell each one lies."""
+    """Sixteen (colour, digit) cells, the scan drawn in each, and its position in the cell."""
 
     cells: tuple[Cell, ...]
     scans: tuple[int, ...]
     offsets: tuple[tuple[int, int], ...]
     changes: tuple[tuple[float, float], ...] = ((0.0, 0.0),) * CELLS
-    """For each cell the degrees by which its digit is rotated, and by which its hue is turned."""
+    """For each cell: rotation of its digit and of its hue, in degrees."""
 
 
 def make_board(rng: Random, split: str, jumps: int = 0) -> Board:
-    """A random board whose digits are drawn from one split's scans; from some cell of it, as many jumps visit no cell
-    twice."""
+    """A random board with digits from one split's scans; from some cell, `jumps` jumps visit no cell twice."""
     cells = [(rng.choice(COLOURS), rng.randrange(10)) for _ in range(CELLS)]
     if jumps:
         _straighten(rng, cells, jumps)
@@ -92,7 +91,7 @@ def make_board(rng: Random, split: str, jumps: int = 0) -> Board:
 
 
 def _straighten(rng: Random, cells: list[Cell], jumps: int) -> None:
-    """Draw cells along a path anew until it visits no cell twice."""
+    """Redraw cells along a path until it visits no cell twice."""
     here = rng.randrange(CELLS)
     visited = {here}
     for _ in range(jumps):
@@ -103,7 +102,7 @@ def _straighten(rng: Random, cells: list[Cell], jumps: int) -> None:
 
 
 def tint(colour: str, turn: float) -> tuple[int, int, int]:
-    """The tint of a colour with its hue turned by so many degrees, red, green and blue from 0 to 255."""
+    """RGB values, 0 to 255, of a colour with its hue rotated by `turn` degrees."""
     if not turn:
         return TINTS[colour]
     hue, light, saturation = colorsys.rgb_to_hls(*(value / 255 for value in TINTS[colour]))
@@ -139,7 +138,7 @@ def png(picture: np.ndarray) -> Image:
 
 @dataclass(frozen=True)
 class BoardTask:
-    """What is asked of a board: `task` names the computation, `about` the property wanted, `cells` where to look."""
+    """A question about a board: `task` names the computation, `about` the property wanted, `cells` where to look."""
 
     task: str
     about: str
@@ -155,14 +154,14 @@ class BoardTask:
 
 @dataclass(frozen=True)
 class Solution:
-    """The reasoning, step by step, and the answer it ends in."""
+    """The reasoning, step by step, and the answer that follows from it."""
 
     reasoning: str
     answer: str
 
 
 def jumps_of(task: str) -> int:
-    """How many jumps a task has: 0 for those without."""
+    """The number of jumps of a task; 0 for tasks without jumps."""
     return int(task.removeprefix("jump-")) if task.startswith("jump-") else 0
 
 
@@ -178,7 +177,7 @@ def is_straight(cells: Sequence[Cell], start: int, jumps: int) -> bool:
 
 
 def make_task(rng: Random, cells: Sequence[Cell], task: str, wander: bool = False) -> BoardTask:
-    """A random question of this task. Unless they `wander`, jumps reach a new cell each time: guesses differ."""
+    """A random question of this task. Unless `wander`, jumps reach a new cell each time, so that guesses differ."""
     if task == "compare":
         first, second = rng.sample(range(CELLS), 2)
         while cells[first][1] == cells[second][1]:
@@ -205,7 +204,7 @@ def make_task(rng: Random, cells: Sequence[Cell], task: str, wander: bool = Fals
 
 
 def _value(task: BoardTask, cells: Sequence[Cell]) -> str:
-    """The answer before it is put as yes or no, or as a letter."""
+    """The answer before it becomes yes or no, or a letter."""
     match task.task:
         case "compare":
             first, second = (cells[cell][1] for cell in task.cells)
@@ -220,7 +219,7 @@ def _value(task: BoardTask, cells: Sequence[Cell]) -> str:
 
 
 def wording(task: BoardTask) -> str:
-    """The question as a person would ask it."""
+    """The question in natural language."""
     match task.task, task.kind:
         case "compare", _:
             return f"Is the digit in cell {task.cells[0] + 1} larger than the digit in cell {task.cells[1] + 1}?"
@@ -243,9 +242,9 @@ def question(task: BoardTask, board: Board, image: Image | None = None) -> Quest
 
 
 def solve(task: BoardTask, cells: Sequence[Cell], style: ReasoningStyle = STYLES["demo-small"]) -> Solution:
-    """The reasoning over these cells as they were seen, every step a local look-up, and its answer.
+    """The reasoning over these cells as they were read, every step a local look-up, and its answer.
 
-    Cells read wrongly give reasoning with a slip: consistent from there on, and often wrong in the end.
+    Misread cells give reasoning with a slip: consistent from there on, and often with a wrong answer.
     """
     value = _value(task, cells)
     if task.task == "compare":
@@ -273,7 +272,7 @@ def _steps(task: BoardTask, cells: Sequence[Cell], style: ReasoningStyle) -> str
 
 
 def misread(rng: Random, task: BoardTask, cells: Sequence[Cell]) -> list[Cell]:
-    """The cells as a careless reader sees them: one of those that the reasoning looks at is taken for another."""
+    """The cells with one misread: one of those that the reasoning looks at is replaced."""
     match task.task:
         case "compare":
             looked_at = list(task.cells)
@@ -290,10 +289,10 @@ def misread(rng: Random, task: BoardTask, cells: Sequence[Cell]) -> list[Cell]:
     return seen
 
 
-# --- what the pair is examined on -------------------------------------------------------------------------------------
+# --- exams ------------------------------------------------------------------------------------------------------------
 
-# Chances in 100, chosen on the validation boards: four in ten need no reasoning, as many questions about pictures
-# are; one jump is what the deeper model can do at once and the other cannot; the rest takes both of them many steps.
+# Per cent, chosen on the validation boards: about 40% need no reasoning, as many questions about pictures; one jump is
+# possible in a short answer of the deeper model only; the rest takes both models many steps.
 MIX = {
     "look-up": 44,
     "compare": 2,
@@ -311,7 +310,7 @@ LONG_MIX = dict.fromkeys(LONG_TASKS, 1)
 
 @dataclass(frozen=True)
 class Exercise:
-    """A question about a board, and what is right."""
+    """A question about a board, and its right answer."""
 
     task: str
     question: Question
@@ -320,7 +319,7 @@ class Exercise:
 
 
 def changed(board: Board, rng: Random) -> Board:
-    """The board with each digit rotated by up to 10 degrees, and its hue turned by as much as training never draws."""
+    """The board with each digit rotated by up to 10 degrees, and its hue by an angle in the held-out range."""
     changes = ((rng.uniform(-10, 10), rng.choice((-1, 1)) * rng.uniform(*HELD_OUT_TURN)) for _ in range(CELLS))
     return replace(board, changes=tuple(changes))
 
@@ -328,7 +327,7 @@ def changed(board: Board, rng: Random) -> Board:
 def exercises(
     count: int, seed: int, split: str = "test", mix: dict[str, int] | None = None, *, look: str = "plain"
 ) -> list[Exercise]:
-    """`count` exercises of the mix, the same for the same seed; the boards `plain`, or `changed`."""
+    """`count` exercises of the mix, deterministic for a seed; the boards `plain`, or `changed`."""
     made = []
     for index in range(count):
         rng = Random(f"{seed} {split} {index}")

@@ -1,4 +1,4 @@
-"""The two checkpoints of the embedded pair: their shapes, and how one is made and saved in the Hugging Face layout."""
+"""The two checkpoints of the embedded pair: shapes, construction, and saving in the Hugging Face layout."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from cuecard.models.scope import FILE
 
 PIXELS = 128 * 128
 
-# Both see alike: one tower, trained with the small model and kept by the large one.
+# Both models have the same vision tower: trained with the small model, frozen in the large one.
 VISION = {"depth": 2, "hidden_size": 96, "intermediate_size": 256, "deepstack_visual_indexes": [0]}
-# The large model has the same kind of layers as the small one, and more of them: a token's time is per layer here.
+# The large model has more layers of the same kind as the small one: here the time of a token is per layer.
 SIZES: dict[str, dict[str, dict[str, Any]]] = {
     "demo-small": {
         "text": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4},
@@ -72,9 +72,9 @@ def architecture(name: str, tokenizer: PreTrainedTokenizerBase) -> Qwen3VLConfig
 
 
 def grow(weights: Mapping[str, torch.Tensor], larger: Qwen3VLForConditionalGeneration) -> dict[str, torch.Tensor]:
-    """Weights of a deeper model that begins as the same function: the old layers, with silent ones in their middle.
+    """Weights of a deeper model that initially computes the same function: zero layers amid the old ones.
 
-    A new layer is a copy of the old one behind them, which looks a cell up, with its two output matrices set to zero,
+    A new layer is a copy of the old layer behind them, which looks a cell up, with its two output matrices set to zero,
     so that at first it adds nothing to the residual stream (depth up-scaling as in SOLAR, Kim et al. 2023, made
     function-preserving as in Net2Net).
     """
@@ -102,7 +102,7 @@ def save(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerB
     """Write config, safetensors, tokenizer, chat template and image processor settings."""
     model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(tk.END)
     model.generation_config.pad_token_id = tokenizer.convert_tokens_to_ids(tk.PAD)
-    model.to(torch.float16).save_pretrained(folder)  # half the size; it is loaded as float32 on a CPU
+    model.to(torch.float16).save_pretrained(folder)  # half the size; loaded as float32 on a CPU
     tokenizer.save_pretrained(folder)
     pixels = {"shortest_edge": PIXELS, "longest_edge": PIXELS}
     processor = {

@@ -1,4 +1,4 @@
-"""easy-VQA: real images of one coloured shape and questions about it, as the package `easy-vqa` ships them (MIT)."""
+"""easy-VQA: images of one coloured shape and questions about it, from the package `easy-vqa` (MIT)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def items(split: str) -> tuple[PhotoQuestion, ...]:
 
 @cache
 def scenes(split: str) -> dict[Path, tuple[str, str]]:
-    """What each image shows, (colour, shape), by the split's own answers; images that they leave open are left out."""
+    """(colour, shape) of each image, from the split's own answers; images that these do not determine are left out."""
     found: dict[Path, dict[str, str]] = {}
     for item in items(split):
         seen_words = found.setdefault(item.image_path, {})
@@ -72,7 +72,7 @@ def scenes(split: str) -> dict[Path, tuple[str, str]]:
 
 @cache
 def asked_about(split: str) -> dict[Path, tuple[PhotoQuestion, ...]]:
-    """The questions of a split by their image."""
+    """The questions of a split by image."""
     found: dict[Path, list[PhotoQuestion]] = {}
     for item in items(split):
         found.setdefault(item.image_path, []).append(item)
@@ -80,20 +80,20 @@ def asked_about(split: str) -> dict[Path, tuple[PhotoQuestion, ...]]:
 
 
 def asked_for(item: PhotoQuestion) -> str | None:
-    """The colour or shape that a yes/no question asks for."""
+    """The colour or shape that a yes/no question names; None for other questions."""
     if item.kind is not AnswerKind.YES_NO:
         return None
     return next(word for word in item.text.rstrip("?").split() if word in (*COLOURS, *SHAPES))
 
 
 def is_there(item: PhotoQuestion, scene: tuple[str, str]) -> bool | None:
-    """Whether the image shows what a yes/no question asks for, negated or not."""
+    """Whether the image shows what a yes/no question names, regardless of negation; None for other questions."""
     word = asked_for(item)
     return None if word is None else word in scene
 
 
 def varied(item: PhotoQuestion, scene: tuple[str, str], rng: Random) -> PhotoQuestion:
-    """A yes/no question in the same words that asks for what is there half the time; in the data set it is a fifth."""
+    """A yes/no question that names what is present half the time (in the data set a fifth); others unchanged."""
     word = asked_for(item)
     if word is None:
         return item
@@ -106,19 +106,19 @@ def varied(item: PhotoQuestion, scene: tuple[str, str], rng: Random) -> PhotoQue
 
 
 def is_negated(item: PhotoQuestion) -> bool:
-    """Whether the question is whether something is missing."""
+    """Whether the question asks if something is missing."""
     return bool({"not", "no"} & set(item.text.rstrip("?").split()))
 
 
 def wanted(item: PhotoQuestion) -> str:
-    """What a question is about: color or shape, as the data set spells them."""
+    """The property asked for: color or shape, as the data set spells them."""
     word = asked_for(item) or item.answer
     return "color" if word in COLOURS else "shape"
 
 
 @cache
 def cover(image: Path) -> tuple[bool, ...]:
-    """For each of 4x4 parts of an image, whether the shape covers a fifth of it or more."""
+    """For each of 4x4 parts of an image, whether the shape covers at least a fifth of it."""
     pixels = np.asarray(PilImage.open(image).convert("RGB")).astype(int)
     shape = np.abs(pixels - pixels[0, 0]).sum(-1) > 40
     parts = shape.reshape(SIDE, PIXELS // SIDE, SIDE, PIXELS // SIDE).mean((1, 3))
@@ -126,7 +126,7 @@ def cover(image: Path) -> tuple[bool, ...]:
 
 
 def solve(item: PhotoQuestion, scene: tuple[str, str], style: ReasoningStyle = STYLES["demo-small"]) -> Solution:
-    """The reasoning from what the image shows to the answer; what is asked for is compared with what is seen."""
+    """The reasoning from the content of the image to the answer; the colour or shape named is compared with it."""
     colour, shape = scene
     seen, what = style.photo(colour, shape, cover(item.image_path)), wanted(item)
     value = colour if what == "color" else shape

@@ -1,6 +1,6 @@
-"""The run of `cuecard demo`: every arm answers each question live and from cold, in an order that rotates.
+"""The run of `cuecard demo`: every arm answers each question live with cold caches, in a rotating order.
 
-Answers are scored, counted and reported as those of `cuecard eval`. All latencies are of whole requests, none composed.
+Answers are scored, counted and reported as in `cuecard eval`. All latencies are measured on whole requests.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ ARMS = (
     "route",
 )
 SAMPLED = (BASELINE, "mutual/thrifty", HEADLINE, "mutual/eager")
-"""The arms whose time lines are shown."""
+"""Arms with time lines in the report."""
 
 
 def regimes(shapes: int, boards: int, seed: int) -> list[Task]:
-    """A task a regime, the same questions for the same seed; a regime without questions is left out.
+    """A task for each regime, deterministic for a seed; a regime without questions is left out.
 
     shapes: easy-VQA's test split, where short answers are mostly right. boards: held-out boards, which need reasoning.
     """
@@ -59,7 +59,7 @@ def regimes(shapes: int, boards: int, seed: int) -> list[Task]:
 
 @dataclass(frozen=True)
 class LiveRun:
-    """The rows of a run, as an evaluation stores them, and what they were made of."""
+    """The rows of a run, as an evaluation stores them, and the outcomes behind them."""
 
     rows: Sequence[Row]
     outcomes: Mapping[tuple[str, str, str], Outcome]
@@ -67,7 +67,7 @@ class LiveRun:
 
     @contextmanager
     def store(self) -> Iterator[Store]:
-        """The rows in a file that is deleted at the end."""
+        """The rows in a temporary file, which is deleted at the end."""
         with TemporaryDirectory() as folder, closing(Store(Path(folder) / "run.sqlite")) as store:
             store.put(self.rows)
             yield store
@@ -85,7 +85,7 @@ class LiveRun:
         }
 
     def samples(self, known: Mapping[str, Sequence[Example]]) -> list[Request]:
-        """Of each task's questions that `HEADLINE` transferred, the one of median latency, under several arms."""
+        """For each task the question of median latency among those that `HEADLINE` transferred, under several arms."""
         return [sample for task in known if (sample := self._sample(task, known[task])) is not None]
 
     def _sample(self, task: str, known: Sequence[Example]) -> Request | None:
@@ -103,11 +103,11 @@ class LiveRun:
 
 
 async def examine(plan: Plan, models: Mapping[str, Model], listen: Callable[[Record], None]) -> LiveRun:
-    """Every arm on every item; `listen` is called with each answer's record. Raises CuecardError at a failure."""
+    """Run every arm on every item; `listen` gets each answer's record. Raises CuecardError at the first failure."""
     rows, outcomes = list[Row](), dict[tuple[str, str, str], Outcome]()
     for place, at in interleaved(plan):
         rows.append(ItemRow(at.task, at.item.id, place, item_record(at.item), at.item.question.images))
-        turn = place % len(plan.arms)  # what a machine does over time meets every arm alike
+        turn = place % len(plan.arms)  # rotate the order, so that drift of the machine affects all arms alike
         for arm in (*plan.arms[turn:], *plan.arms[:turn]):
             for model in models.values():
                 model.forget()
@@ -123,14 +123,14 @@ async def examine(plan: Plan, models: Mapping[str, Model], listen: Callable[[Rec
 
 
 def interleaved(plan: Plan) -> Iterator[tuple[int, TaskItem]]:
-    """Every item with its place in its task, the tasks merged so that each is as far as the others throughout."""
+    """Every item with its index in its task; tasks are merged so that all progress at the same rate."""
     counts = {task.name: task.count or 1 for task in plan.tasks}
     each = [task_items(replace(plan, tasks=[task])) for task in plan.tasks]
     return heapq.merge(*each, key=lambda placed: (placed[0] + 0.5) / counts[placed[1].task])
 
 
 class Tally:
-    """Figures of a run that goes on: means over the questions that an arm has answered by then."""
+    """Figures of a run in progress: means over the questions that an arm has answered so far."""
 
     def __init__(self) -> None:
         self._answers: dict[tuple[str, str], dict[str, Record]] = {}
@@ -139,7 +139,7 @@ class Tally:
         self._answers.setdefault((record["task"], record["arm"]), {})[record["id"]] = record
 
     def figures(self, task: str, arms: Iterable[str]) -> dict[str, Figures]:
-        """By arm. Speeds are compared on the questions that the arm and the baseline have both answered."""
+        """By arm. Speed-ups are over the questions that both the arm and the baseline have answered."""
         return {arm: self._of(self._answers.get((task, arm), {}), task) for arm in arms}
 
     def _of(self, answers: Mapping[str, Record], task: str) -> Figures:

@@ -1,8 +1,8 @@
-"""How each model of the embedded pair reasons: the same facts in words and an order of its own.
+"""Reasoning styles of the embedded pair: the same facts, each model with its own words and order.
 
-The small model goes through a question as it is read; the large one begins with the last row, cell or option-word,
-names a digit before its colour, and describes an image of easy-VQA row by row before it says what it shows. A card
-that the large model borrows therefore differs from one of its own.
+The small model follows the order of the question; the large one begins with the last row, cell or option, names a
+digit before its colour, and describes an image of easy-VQA row by row before it states its content. A card from the
+small model therefore differs from the large model's own reasoning.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CELLS, SIDE = 16, 4
 DIRECTIONS = {"red": "forward", "blue": "back", "green": "down"}
 ORDINALS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 TIMES = ("no times", "once", "twice", *(f"{number} times" for number in ORDINALS[2:]))
-"""How often, by number."""
+"""Frequency in words, by number."""
 
 Cell = tuple[str, int]
 """Colour and digit."""
@@ -30,7 +30,7 @@ def landing(cell: int, colour: str, digit: int) -> int:
 
 
 def path(cells: Sequence[Cell], start: int, jumps: int) -> list[int]:
-    """Every cell visited, the start included: jumps + 1 of them."""
+    """Every cell visited, with the start: jumps + 1 of them."""
     visited = [start]
     for _ in range(jumps):
         visited.append(landing(visited[-1], *cells[visited[-1]]))
@@ -41,7 +41,7 @@ class ReasoningStyle(Protocol):
     """Sentences of a reasoning. Those that end it come with the answer that they lead to."""
 
     marks: ClassVar[Mapping[str, str]]
-    """By sort of step: the mark behind which what follows is determined by what stands before it."""
+    """By sort of step: the mark after which the text is determined by what precedes it."""
 
     def shows(self, cells: Sequence[Cell], cell: int) -> str: ...
     def look_up(self, cells: Sequence[Cell], cell: int) -> str: ...
@@ -53,7 +53,7 @@ class ReasoningStyle(Protocol):
     def compared(self, first: int, second: int) -> tuple[str, str]: ...
     def judged(self, asked: str, seen: str) -> tuple[str, str]: ...
     def judgement(self, asked: str, seen: str) -> tuple[str, str]:
-        """Of the text of `judged`, what stands before the colour that is seen, and what that determines."""
+        """Of the text of `judged`: the part before the colour that is seen, and the part that it determines."""
         ...
 
     def chosen(self, options: Sequence[str], value: str) -> tuple[str, str]: ...
@@ -63,7 +63,7 @@ class ReasoningStyle(Protocol):
 
 
 class InOrder:
-    """The small model's: as the question is read."""
+    """The small model's style: in the order of the question."""
 
     marks: ClassVar[Mapping[str, str]] = {
         "sum": ":",
@@ -125,7 +125,7 @@ class InOrder:
         return f"The question asks for {asked} and the digit is", ending
 
     def chosen(self, options: Sequence[str], value: str) -> tuple[str, str]:
-        """The options are gone through until one fits."""
+        """Go through the options until one fits."""
         at = options.index(value)
         others = [f"{letter(index)}. {option} is not it." for index, option in enumerate(options[:at])]
         last = f"{letter(at)}. {value} is it, so the answer is {letter(at)}."
@@ -145,8 +145,8 @@ class InOrder:
 
 
 class Backwards:
-    """The large model's: the last row or cell first, a digit before its colour, and what is seen before what is
-    wanted."""
+    """The large model's style: the last row or cell first, a digit before its colour, and what is seen before what the
+    question names."""
 
     marks: ClassVar[Mapping[str, str]] = {
         "sum": ":",
@@ -171,10 +171,9 @@ class Backwards:
         lines, count = [f"We go up from the last row and look for {colour}."], 0
         for row in reversed(range(SIDE)):
             colours = [each for each, _ in cells[SIDE * row : SIDE * row + SIDE]]
-            count += colours.count(colour)
-            lines.append(
-                f"Row {row + 1} has {', '.join(colours)}: {colours.count(colour)} more in {colour}, {count} now."
-            )
+            here = colours.count(colour)
+            count += here
+            lines.append(f"Row {row + 1} shows {', '.join(colours)}: {colour} {here} more, {count} now.")
         return " ".join(lines)
 
     def sum(self, cells: Sequence[Cell], row: int) -> str:
@@ -190,8 +189,8 @@ class Backwards:
         lines = [f"From cell {start + 1} we jump {TIMES[jumps]}."]
         for ordinal, (here, there) in zip(ORDINALS, pairwise(visited), strict=False):
             colour, digit = cells[here]
-            seen = f"C{self.shows(cells, here)[1:]}, and {colour} means {DIRECTIONS[colour]}"
-            lines.append(f"{seen}, so jump {ordinal} goes {digit} {DIRECTIONS[colour]} and ends on cell {there + 1}.")
+            seen = f"Now {self.shows(cells, here)}, and {colour} means {DIRECTIONS[colour]}"
+            lines.append(f"{seen}, so jump {ordinal} goes {DIRECTIONS[colour]} {digit} to cell {there + 1}.")
         return " ".join(lines) + f" There {self.shows(cells, visited[-1])}."
 
     def plain(self, value: str) -> str:
@@ -209,7 +208,7 @@ class Backwards:
         return "It is", f" {seen} and the question wants"
 
     def chosen(self, options: Sequence[str], value: str) -> tuple[str, str]:
-        """The letter comes behind what it stands for."""
+        """The letter follows the option's text."""
         name = letter(options.index(value))
         return f"We want {value}: {value} is {name}, hence the answer is {name}.", name
 

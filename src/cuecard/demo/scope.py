@@ -1,8 +1,8 @@
-"""What the pair is trained on, as `scope.json` and `scope.npz` say it:  python -m cuecard.demo.scope FOLDER …
+"""The scope of the pair's training, as `scope.json` and `scope.npz`:  python -m cuecard.demo.scope FOLDER …
 
-Words and wordings are those of the training's own questions. Images are compared with boards as the exam draws them and
-as the training does, and with easy-VQA's training images. What is usual is measured on validation boards, and on the
-images of easy-VQA's training split whose questions leave open what they show, which no phase of the training uses.
+Words and wordings are those of the training questions. Images are compared with boards drawn as in the exam and as in
+training, and with easy-VQA's training images. The normal range is measured on validation boards, and on images of
+easy-VQA's training split whose questions do not determine their content, which no phase of the training uses.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cuecard.models.scope import FILE, IMAGES_FILE, WORD, Scope
 from cuecard.models.wordings import QuestionWording, Size
 
 Places = Mapping[str, tuple[str, tuple[str, ...]]]
-"""By the name of a place: what stands before its values in a question, and the values."""
+"""By name of a place: the text before its values in a question, and the values."""
 OF_BOARDS: Places = {
     "cell": ("cell ", tuple(str(cell + 1) for cell in range(CELLS))),
     "row": ("row ", tuple(str(row + 1) for row in range(SIDE))),
@@ -39,7 +39,7 @@ OF_SHAPES: Places = {"color": ("", easyvqa.COLOURS), "shape": ("", easyvqa.SHAPE
 BOARD_SIZE: Size = (SIDE * boards.CELL_PIXELS, SIDE * boards.CELL_PIXELS)
 SHAPE_SIZE: Size = (easyvqa.PIXELS, easyvqa.PIXELS)
 BOARDS, HELD_OUT_BOARDS, IMAGES = 750, 400, 2000
-"""Of each manner of drawing boards, and of easy-VQA at most."""
+"""Number of boards for each way of drawing, of held-out boards, and of easy-VQA images at most."""
 
 
 # --- words and wordings -----------------------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ def _board_questions() -> Iterator[Question]:
 
 
 def _wordings(asked: Iterable[Question], places: Places, size: Size) -> dict[str, QuestionWording]:
-    """By their texts; options, which any of the questions with a wording may have, are values of one place."""
+    """Wordings of questions by text; the options of a wording, if it has any, are values of one place."""
     options: dict[str, str | None] = {}
     for question in asked:
         text = question.text
@@ -84,7 +84,7 @@ def _wordings(asked: Iterable[Question], places: Places, size: Size) -> dict[str
 
 
 def image_scope(folder: Path) -> ImageScope:
-    """Of the checkpoint in a folder; the same for the same weights."""
+    """The image scope of the checkpoint in a folder; deterministic for the same weights."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tower = VisionTower(config["vision_config"], Weights(folder / "model.safetensors"))
 
@@ -119,7 +119,7 @@ def _drawn(rng: Random, split: str, count: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def write(folder: Path) -> None:
-    """Beside a checkpoint: what it was trained on."""
+    """Write the scope into a checkpoint's folder."""
     (folder / FILE).write_text(json.dumps(scope().as_object(), indent=2) + "\n", encoding="utf-8")
     image_scope(folder).write(folder / IMAGES_FILE)
 

@@ -1,4 +1,4 @@
-"""Boards and easy-VQA as tasks of the evaluations."""
+"""Boards and easy-VQA as evaluation tasks."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ MIXES: dict[str, dict[str, int] | None] = {
     "even": dict.fromkeys(_TASKS, 1),
     **{name: {name: 1} for name in _TASKS},
 }
-"""Chances of each kind of exercise; `examined` is the mix that the embedded pair is examined on."""
+"""Percentages of each kind of exercise; `examined` is the mix of the embedded pair's exams."""
 
 
 class BoardsTask:
-    """`count` questions about boards of held-out digits, the same for the same seed."""
+    """`count` questions about boards of held-out digits, deterministic for a seed."""
 
     aggregate: Aggregate = "mean"
 
@@ -42,7 +42,7 @@ class BoardsTask:
 
     @property
     def revision(self) -> str:
-        """The settings, and a hash of the first items: boards of another making are other data."""
+        """The settings, and a hash of the first items, so that a change of the generator changes the revision."""
         first = [(item.question.text, item.golds, item.cluster) for item in self._made(min(8, self._count))]
         made = hashlib.sha256(json.dumps(first).encode()).hexdigest()[:16]
         look = "" if self.look == "plain" else f" look={self.look}"
@@ -72,9 +72,9 @@ class BoardsTask:
 
 
 class EasyVqaTask:
-    """Questions of easy-VQA in its own order, or `count` of them, drawn with a seed.
+    """Questions of easy-VQA in its own order, or `count` of them, sampled with a seed.
 
-    The split `validation` has the questions of those training images that the embedded pair is not trained on.
+    The split `validation` has the questions about those training images that the embedded pair is not trained on.
     """
 
     aggregate: Aggregate = "mean"
@@ -112,11 +112,11 @@ class EasyVqaTask:
 
     @property
     def _source(self) -> str:
-        """The split of the data set that the questions are from."""
+        """The split of the data set that the questions come from."""
         return "train" if self.split == "validation" else self.split
 
     def _chosen(self) -> list[int]:
-        """Places of the questions in the data set."""
+        """Indices of the questions in the data set."""
         try:
             from cuecard.demo import easyvqa
 
@@ -131,7 +131,7 @@ class EasyVqaTask:
 
 
 def offer() -> None:
-    """Make both known by their names; again is no harm."""
+    """Register both tasks by name; idempotent."""
     register(
         "boards",
         Opener(

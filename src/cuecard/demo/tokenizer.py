@@ -18,9 +18,9 @@ IMAGE, VIDEO, IMAGE_START, IMAGE_END = "<|image_pad|>", "<|video_pad|>", "<|visi
 END, PAD = "<|im_end|>", "<|endoftext|>"
 SPECIAL = (PAD, "<|im_start|>", END, IMAGE_START, IMAGE_END, IMAGE, VIDEO)
 THINK = ("<think>", "</think>")
-# One token for " cell 7" and for " row 2": a number that names a place is no quantity, and is looked up, not computed.
-# Other numbers, and the letters of options, are the same token wherever they stand, so that they can be copied: the
-# space before them goes with the word that it follows.
+# One token for " cell 7" and for " row 2": a number that names a place is looked up, not computed. Other numbers, and
+# the letters of options, are the same token in every place, so that they can be copied: the space before them belongs
+# to the preceding word.
 _BEFORE_NUMBER = r"(?: (?=\d|[A-F](?!\p{L})))?"
 WORDS = (
     r" ?(?:[Cc]ell|[Rr]ow) \d+|\d+|[A-F](?!\p{L})"
@@ -60,7 +60,7 @@ CHAT_TEMPLATE = """\
 
 
 def corpus() -> Iterator[str]:
-    """Texts that hold every word the pair learns, the rarer ones included."""
+    """Texts with every word that the pair learns, the rarer ones included."""
     rng = Random(0)
     for task in (*boards.TASKS, *boards.LONG_TASKS) * 300:
         cells = [(rng.choice(COLOURS), rng.randrange(10)) for _ in range(CELLS)]
@@ -85,7 +85,7 @@ def corpus() -> Iterator[str]:
 
 
 def build() -> PreTrainedTokenizerFast:
-    """The tokenizer, made the same each time: every word of the corpus is one token, other text falls into bytes."""
+    """Build the tokenizer, deterministically: every word of the corpus is one token, other text falls into bytes."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -105,7 +105,7 @@ def build() -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(corpus(), trainer)
     state = json.loads(tokenizer.to_str())
     for added in state["added_tokens"]:
-        added["special"] = added["content"] not in THINK  # as Qwen3's own: one token each, and yet plain text
+        added["special"] = added["content"] not in THINK  # as Qwen3's own: one token each, but not special
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(state)),
         eos_token=END,

@@ -123,9 +123,9 @@ class Trainee:
         """Mask over the vocabulary: the tokens that a reasoning turns on."""
         words = [*COLOURS, "back", "down", "forward", "yes", "no", "it", "not", "larger", "smaller", "equal", *ORDINALS]
         words += [*easyvqa.COLOURS, *easyvqa.SHAPES, "color", "shape", "there", "in"]
-        words += ["Cell", "There", "Hence", "It", "We", "Of", "hence"]  # whether the large model's reasoning goes on
+        words += ["Now", "There", "Hence", "It", "We", "Of", "hence"]  # whether the large model's reasoning goes on
         words += ["One", "Two", "From"]  # and how it begins
-        places = [f"{cell} {n + 1}" for cell in ("cell", "Cell") for n in range(CELLS)]
+        places = [f"cell {n + 1}" for n in range(CELLS)]
         ids = [self.writer.ids(f" {word}")[-1] for word in (*words, *places, *range(41), *"ABC")]
         mask = torch.zeros(len(self.tokenizer), dtype=torch.bool)
         mask[[*ids, *(self.writer.ids(f" {word} 1")[0] for word in words)]] = True
@@ -147,8 +147,10 @@ class Trainee:
             for _ in range(phase.read_rows)
         ]
         drill = [training_data.drill_row(rng, self.writer, self.album, phase.drills) for _ in range(phase.drill_rows)]
+        look_up = [training_data.look_up_row(rng, self.writer, self.album, 1) for _ in range(phase.look_up_rows)]
         return (
-            self.learn("drill", drill, filler=0)
+            self.learn("look-up", look_up, filler=0)
+            | self.learn("drill", drill, filler=0)
             | self.learn("short", short)
             | self.learn("reason", reason, filler=FILLER)
             | self.learn("read", read)
@@ -172,7 +174,7 @@ class Trainee:
         """Accumulate the gradient of the mean loss over the learned tokens, and return that loss.
 
         `filler` is the weight of those that are not decisive. And of the mean loss over the stations, if there are any:
-        which cell is reached after so many jumps.
+        which cell is reached after this many jumps.
         """
         if not rows:
             return {}
@@ -194,7 +196,7 @@ class Trainee:
         return {name: total} | ({"stations": reached} if stops else {})
 
     def station_loss(self, rows: list[Row], layers: dict[int, torch.Tensor]) -> torch.Tensor:
-        """Summed over the rows: at each station the cell after so many jumps, and what the cell before it shows."""
+        """Summed over the rows: at each station the cell after this many jumps, and what the cell before it shows."""
         total, stations = torch.zeros(()), self.recipe.stations
         stops = [(i, at, cells) for i, row in enumerate(rows) for at, cells in row.stations]
         for jumps, (layer, shown) in enumerate(pairwise(stations)):

@@ -1,1 +1,1 @@
-"""What the embedded pair is trained on and with."""
+"""Training of the embedded pair: data, losses, optimiser, recipes."""

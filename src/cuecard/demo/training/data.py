@@ -1,4 +1,4 @@
-"""What the embedded pair learns from: pictures as patches, and rows of tokens of which only a part is learned."""
+"""Training data of the embedded pair: pictures as patches, and rows of tokens of which a part carries loss."""
 
 from __future__ import annotations
 
@@ -26,18 +26,17 @@ from cuecard.models.prompt import CardFormat, Prompt
 
 VISUAL_TOKENS, GRID = 16, (1, 8, 8)
 LONGEST = 12
-"""Jumps that one board in eight of the album allows without a cell that is visited twice."""
-NO_PICTURE = Image(b"")  # a row names its picture in the album
+"""Jumps that one board in eight of the album allows without visiting a cell twice."""
+NO_PICTURE = Image(b"")  # a row refers to its picture by an index into the album
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
 def lively(made: Sequence[boards.Board], rng: Random) -> torch.Tensor:
-    """(n, 128, 128, 3) uint8: boards whose digits are turned, sheared, stretched, bent, thinned and tinted, each time
-    anew.
+    """(n, 128, 128, 3) uint8: boards with digits rotated, sheared, stretched, bent, thinned and tinted at random.
 
-    1,437 scans must teach what a digit is; one board in four is drawn as those of the exam are.
+    1,437 scans are all examples of digits; one board in four is drawn without augmentation, as in the exam.
     """
     noise = torch.Generator().manual_seed(rng.getrandbits(60))
     count, size = CELLS * len(made), boards.CELL_PIXELS
@@ -73,9 +72,9 @@ def lively(made: Sequence[boards.Board], rng: Random) -> torch.Tensor:
 
 
 def trained_turn(rng: Random) -> float:
-    """Degrees that the hue of a digit is turned by in training: up to 20, but for the band that is held out.
+    """A random hue rotation of a digit in training: up to 20 degrees in either direction, without the held-out band.
 
-    The brightness of each channel varies besides, which brings 11% of the digits back into that band (20% without it).
+    The brightness of each channel varies, too, which brings 11% of the digits back into that band (20% without it).
     """
     low, high = boards.HELD_OUT_TURN
     while low <= abs(turn := rng.uniform(-20, 20)) <= high:
@@ -85,7 +84,7 @@ def trained_turn(rng: Random) -> float:
 
 @cache
 def vqa_picture(path: Path) -> np.ndarray:
-    """(128, 128, 3) uint8: an easy-VQA image as the image processor enlarges it."""
+    """(128, 128, 3) uint8: an easy-VQA image, enlarged as by the image processor."""
     return np.asarray(PilImage.open(path).convert("RGB").resize((128, 128), PilImage.Resampling.BICUBIC))
 
 
@@ -97,10 +96,10 @@ def patches(pictures: torch.Tensor) -> torch.Tensor:
 
 
 class Album:
-    """A stock of boards and easy-VQA images and what a vision tower that no longer changes makes of each."""
+    """A stock of boards and easy-VQA images with their features from a frozen vision tower."""
 
     def __init__(self, see: Callable[[torch.Tensor], torch.Tensor], seed: int, count: int, own: ReasoningStyle) -> None:
-        """`see` maps n pictures (n, 128, 128, 3) to features (n, f); `own` is the style that is learned."""
+        """`see` maps n pictures (n, 128, 128, 3) to features (n, f); `own` is the style to learn."""
         self.own = own
         self.boards: list[boards.Board] = []
         features: list[torch.Tensor] = []
@@ -117,9 +116,9 @@ class Album:
         self.features = torch.cat(features)
 
     def board_lessons(self, rng: Random, tasks: Sequence[str], plain: float = 0.5) -> list[Lesson]:
-        """One board, and a question of each task about it, none twice; a share of the plainest kind is asked otherwise.
+        """Questions about one random board, one per task; a share `plain` of those for a digit is drawn again.
 
-        (What stands before could be copied instead of seen, so a colour is counted once.)
+        Duplicates are dropped, as they could be answered by copying instead of seeing.
         """
         is_long = any(task in boards.LONG_TASKS for task in tasks)
         picture = rng.choice(self.long) if is_long else rng.randrange(len(self.boards))
@@ -140,8 +139,10 @@ class Album:
         return lessons
 
     def photo_lessons(self, rng: Random, count: int, as_asked: float = 0.0) -> list[Lesson]:
-        """An image of easy-VQA's training split, and some of the questions asked about it, a share of them as they are
-        and the others with what is there half the time."""
+        """Up to `count` questions about a random image of easy-VQA's training split, a share `as_asked` unchanged.
+
+        The others are varied so that the shape or colour that they name is present half the time.
+        """
         path = rng.choice(list(self.photos))
         asked, scene = easyvqa.asked_about("train")[path], easyvqa.scenes("train")[path]
         chosen = rng.sample(asked, min(count, len(asked)))
@@ -157,7 +158,7 @@ class Album:
         return Lesson(asked, self.photos[item.image_path], solution, card, slipped, scene=shown, item=item)
 
     def of_card(self, rng: Random) -> ReasoningStyle:
-        """The style of a card: three in four are in the other model's."""
+        """The style of a card: with probability 3/4 that of the other model."""
         others = [style for style in STYLES.values() if style is not self.own]
         return rng.choice(others) if rng.random() < 0.75 else self.own
 
@@ -167,7 +168,7 @@ class Album:
 
 @dataclass(frozen=True)
 class Scene:
-    """An image of easy-VQA: its colour, its shape, and whether it shows what is asked for (None: nothing is)."""
+    """An easy-VQA image: colour, shape, and whether it shows what a yes/no question names (None: another question)."""
 
     colour: str
     shape: str
@@ -176,20 +177,20 @@ class Scene:
 
 @dataclass(frozen=True)
 class Row:
-    """Tokens about one picture of the album; those in the `learned` spans (from, to) carry loss."""
+    """Tokens about one picture of the album; those in the `learned` spans [from, to) carry loss."""
 
     ids: list[int]
     learned: tuple[tuple[int, int], ...]
     picture: int
     stations: tuple[tuple[int, tuple[int, ...]], ...] = ()
-    """Where an answer is given at once, and the cells that lead to it: start, after one jump, and so on."""
+    """Position that predicts a short answer, and the cells that lead to it: start, after one jump, and so on."""
     scenes: tuple[tuple[int, Scene], ...] = ()
-    """Where an answer about an image of easy-VQA is given at once, and what there is to it."""
+    """Position that predicts a short answer about an easy-VQA image, and the content of the image."""
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A question with its picture, its reasoning, that of a card without and with a slip, and what is looked at."""
+    """A question, its picture and reasoning, the reasoning of a card without and with a slip, and the cells visited."""
 
     question: Question
     picture: int
@@ -197,14 +198,14 @@ class Lesson:
     card: str
     slipped: str
     visited: tuple[int, ...] = ()
-    """Cells of a board."""
+    """Cells of a board that the jumps visit."""
     scene: Scene | None = None
     item: easyvqa.PhotoQuestion | None = None
-    """Of easy-VQA."""
+    """The question of easy-VQA; None for boards."""
 
 
 class Writer:
-    """Turns prompts and what should follow them into rows."""
+    """Turns prompts and replies into rows."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
@@ -214,13 +215,13 @@ class Writer:
 
     def row(self, prompt: Prompt, reply: str, picture: int) -> Row:
         lead = self.ids(render(self.tokenizer, prompt))
-        # a model that is asked to reason also learns to open its think block itself
+        # a model in reasoning mode also learns to open its think block
         own = 2 if prompt.mode is Mode.REASON else 0
         ids = lead + self.ids(reply + tk.END)
         return Row(ids, ((len(lead) - own, len(ids)),), picture)
 
     def drill(self, prompt: Prompt, statements: Sequence[tuple[str, str]], picture: int) -> Row:
-        """Several texts one after the other, of each of which only the second half is learned; it is no whole reply."""
+        """Several (given, follows) texts in sequence, with loss on the second parts only; not a whole reply."""
         lead, text, spans = self.ids(render(self.tokenizer, prompt)), "", []
         for given, follows in statements:
             spans.append((len(text) + len(given), len(text) + len(given) + len(follows)))
@@ -253,7 +254,7 @@ def reason_row(writer: Writer, lesson: Lesson) -> Row:
 
 
 def read_row(rng: Random, writer: Writer, lesson: Lesson, slips: float) -> Row:
-    """Reading a card: sound, with a slip, or broken off; only the answer is learned, and it is the true one."""
+    """Reading a card: intact, with a slip, or truncated; only the answer, always the true one, carries loss."""
     card, form = lesson.card, rng.choice([CardFormat.THINKING, *CardFormat])
     luck = rng.random()
     if luck < slips:
@@ -267,7 +268,7 @@ def read_row(rng: Random, writer: Writer, lesson: Lesson, slips: float) -> Row:
 
 
 def look_up_row(rng: Random, writer: Writer, album: Album, disorder: float) -> Row:
-    """All cells of a board in the words of the reasoning, in order or not, behind any question."""
+    """All cells of a board in the words of the reasoning, in order or shuffled, behind any question."""
     lesson = album.board_lessons(rng, [rng.choice(boards.TASKS)])[0]
     cells, order = album.boards[lesson.picture].cells, list(range(CELLS))
     if rng.random() < disorder:
@@ -277,10 +278,10 @@ def look_up_row(rng: Random, writer: Writer, album: Album, disorder: float) -> R
 
 
 def drill_row(rng: Random, writer: Writer, album: Album, sorts: Sequence[str]) -> Row:
-    """One sort of step again and again in the words of the reasoning: adding, counting, choosing, comparing, judging
-    or saying again what was seen.
+    """One sort of step several times in the words of the reasoning: adding, counting, choosing, comparing, judging,
+    jumping or recalling what was seen.
 
-    What a step begins with is given, not learned: it is drawn at random, and does not follow from the question.
+    The beginning of a step carries no loss: it is drawn at random, and does not follow from the question.
     """
     sort = rng.choice(sorts)
     if sort in ("present", "found"):
@@ -291,7 +292,7 @@ def drill_row(rng: Random, writer: Writer, album: Album, sorts: Sequence[str]) -
             lesson.picture,
         )
     lesson = album.board_lessons(rng, [rng.choice(boards.TASKS)])[0]
-    while sort == "choose" and not lesson.question.options:
+    while sort in ("choose", "choose far") and not lesson.question.options:
         lesson = album.board_lessons(rng, [rng.choice(boards.TASKS)])[0]
     statements = _steps(rng, sort, album.own, album.boards[lesson.picture].cells, lesson.question.options)
     return writer.drill(layouts.reason(lesson.question, layouts.EMBEDDED), statements, lesson.picture)
@@ -300,7 +301,7 @@ def drill_row(rng: Random, writer: Writer, album: Album, sorts: Sequence[str]) -
 def _steps(
     rng: Random, sort: str, style: ReasoningStyle, cells: Sequence[Cell], options: Sequence[str]
 ) -> list[tuple[str, str]]:
-    """Several steps of this sort about a board."""
+    """Several steps of this sort about a board, as (given, follows)."""
     match sort:
         case "sum":
             texts = [style.sum(cells, row) for row in rng.sample(range(SIDE), SIDE)]
@@ -308,6 +309,14 @@ def _steps(
             texts = [style.count(cells, colour) for colour in rng.sample(COLOURS, 3)]
         case "choose":
             texts = [style.chosen(options, rng.choice(options))[0] for _ in range(6)]
+        case "choose far":  # behind a reasoning, so that the options are as far away as possible
+            way = style.jumps(cells, rng.randrange(CELLS), rng.randint(1, 8))
+            texts = [style.chosen(options, rng.choice(options))[0] for _ in range(4)]
+            (given, follows), *more = [_halves(text, style.marks["choose"]) for text in texts]
+            return [(f"{way} {given}", follows), *more]
+        case "jump":
+            ways = (style.jumps(cells, cell, 1) for cell in rng.sample(range(CELLS), 5))
+            return [_halves(way.partition(". ")[2], " a") for way in ways]
         case "compare":
             pairs = [rng.sample(range(CELLS), 2) for _ in range(5)]
             texts = [
@@ -322,8 +331,8 @@ def _steps(
 
 
 def _present(rng: Random, album: Album, lesson: Lesson, only_found: bool) -> list[tuple[str, str]]:
-    """Whether what a question about an image of easy-VQA asks for is there, for things asked for and seen at random;
-    `only_found`: without the answer that follows from it."""
+    """Steps on whether the image shows what the question names, with both drawn at random; `only_found`: without the
+    answer that follows."""
     assert lesson.item is not None
     words = easyvqa.COLOURS if (what := easyvqa.wanted(lesson.item)) == "color" else easyvqa.SHAPES
     if easyvqa.asked_for(lesson.item) is None:
@@ -338,7 +347,7 @@ def _present(rng: Random, album: Album, lesson: Lesson, only_found: bool) -> lis
 
 
 def _recalled(rng: Random, style: ReasoningStyle, cells: Sequence[Cell], cell: int) -> tuple[str, str]:
-    """What a cell shows, given, and one of the endings that begin with saying it again."""
+    """What a cell shows, given, and one of the endings that repeat it."""
     colour = cells[cell][0]
     shown = f"{style.shows(cells, cell)}."
     match rng.randrange(5):
@@ -352,13 +361,13 @@ def _recalled(rng: Random, style: ReasoningStyle, cells: Sequence[Cell], cell: i
 
 
 def _halves(text: str, mark: str) -> tuple[str, str]:
-    """A step cut behind the first mark: what is given, and what follows from it."""
+    """Split a step behind the first mark: (given, follows)."""
     given, found, follows = text.partition(mark)
     return given + found, follows
 
 
 def mrope_positions(image_at: int, length: int) -> torch.Tensor:
-    """(3, length): time, row and column of each token; the 4x4 image takes four positions, not sixteen."""
+    """(3, length): time, row and column of each token; the 4x4 image advances positions by four, not sixteen."""
     positions = torch.arange(length).repeat(3, 1)
     cell, after = torch.arange(VISUAL_TOKENS), image_at + VISUAL_TOKENS
     positions[:, image_at:after] = image_at + torch.stack([0 * cell, cell // 4, cell % 4])
@@ -367,7 +376,7 @@ def mrope_positions(image_at: int, length: int) -> torch.Tensor:
 
 
 def bundles(rows: Sequence[Row], most: int) -> Iterator[list[Row]]:
-    """Rows of similar length together, so that little is padded."""
+    """Group rows of similar length, at most `most` a batch, to reduce padding."""
     ordered = sorted(rows, key=lambda row: len(row.ids))
     count = -(-len(ordered) // most)
     size = -(-len(ordered) // count)

@@ -1,4 +1,4 @@
-"""What is asked of the layers on the way while the embedded pair is trained; no part of the models that are saved."""
+"""Auxiliary losses on intermediate layers during training of the embedded pair; not part of the saved models."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import rotate_half
 
 
 class Heads(nn.Module):
-    """What is asked on the way: of visual tokens digit, colour, cell and where a jump leads; of images shape and hue;
-    where a short answer begins the cell reached and what it shows, or shape and hue and whether they are asked for; of
-    an option its letter."""
+    """Linear classifiers on hidden states: at visual tokens digit, colour, cell and the cell that a jump leads to; for
+    images shape and hue; at the position that predicts a short answer the cell reached and its content, or shape,
+    hue and whether the image shows what the question names; at an option its letter."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -35,8 +35,10 @@ def first_head(
     row: torch.Tensor,
     at: torch.Tensor,
 ) -> torch.Tensor:
-    """(k, n): what the first head at k positions (row, at) gives each of the n tokens of its row, before the softmax;
-    those that come later get -inf. hidden: (b, n, width), cos and sin: (b, n, d)."""
+    """(k, n): scores of the first head before the softmax, from k positions (row, at) to the n tokens of their row.
+
+    Later tokens get -inf. hidden: (b, n, width), cos and sin: (b, n, d).
+    """
     size, length = attention.head_dim, hidden.shape[1]
     query = attention.q_norm(F.linear(hidden[row, at], attention.q_proj.weight[:size]))
     key = attention.k_norm(F.linear(hidden, attention.k_proj.weight[:size]))

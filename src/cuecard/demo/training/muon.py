@@ -6,16 +6,16 @@ from collections.abc import Iterable
 
 import torch
 
-# Of the quintic iteration of Newton and Schulz: Jordan et al., https://kellerjordan.github.io/posts/muon/
+# Coefficients of the quintic Newton-Schulz iteration: Jordan et al., https://kellerjordan.github.io/posts/muon/
 COEFFICIENTS = (3.4445, -4.775, 2.0315)
 ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum (Nesterov) whose updates are made orthogonal, as `torch.optim.Muon`.
+    """Nesterov momentum with orthogonalised updates, as `torch.optim.Muon`.
 
-    That one iterates in bfloat16, which a CPU without instructions for it multiplies a hundred times slower than
-    float32, and one matrix at a time; this one takes all matrices of a shape at once.
+    That one iterates in bfloat16, which a CPU without native support multiplies a hundred times slower than float32,
+    and one matrix at a time; this one batches all matrices of a shape.
     """
 
     def __init__(

@@ -5,7 +5,8 @@ cells of a board in the words of the reasoning), *drill* (single steps of a reas
 reasoning, and reading cards), *recall* and *practice* (the same, with what comes slowest), *present* (whether what is
 asked for is there), *polish* and *tally* (practice again, the last one with more sums and counts). Vision is kept as
 it is from the first phase on. The large model begins as the saved small one, deeper by layers that are silent at
-first (*hops*, in which those layers are shown how to jump, *both*, and *glance*, for what needs no reasoning).
+first (*hops*, in which those layers are shown how to jump, *drill* in the words of its own, *both*, *glance*, for what
+needs no reasoning, and *polish*).
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ LONGER = REASONED | dict.fromkeys(boards.LONG_TASKS, 3)
 TALLIED = LONGER | {"count": 12, "sum": 12}
 ENDINGS = LONGER | {"look-up": 12, "jump-1": 6, "count": 6, "sum": 8}
 DRILLS = ("sum", "count", "choose", "compare", "judge", "present")
-"""Sorts of steps; whether two words are the same comes slowest."""
+"""Sorts of steps; whether two words are the same comes slowest, and in the large model what a reached cell shows."""
 
 
 @dataclass(frozen=True)
@@ -165,25 +166,35 @@ RECIPES = {
         (
             Phase("hops", 500, chains=8, short_mix=HOPS, reason_rows=2),
             Phase(
+                "drill",
+                200,
+                look_up_rows=2,
+                drill_rows=8,
+                drills=(*DRILLS, "choose far", "count", "count", "found", "jump", "jump"),
+                chains=3,
+                short_mix=HOPS,
+                photos=0.2,
+            ),
+            Phase(
                 "both",
-                850,
-                drill_rows=3,
-                drills=(*DRILLS, "choose", "choose", "count", "recall", "recall", "found"),
+                750,
+                drill_rows=4,
+                drills=(*DRILLS, "choose far", "count", "recall", "recall", "found", "jump", "jump"),
                 chains=5,
                 short_mix=DEEPER,
-                reason_rows=8,
+                reason_rows=10,
                 read_rows=4,
                 photos=0.35,
                 as_asked=0.5,
             ),
             Phase(
                 "glance",
-                550,
-                drill_rows=2,
-                drills=(*DRILLS, "choose", "choose", "count", "recall", "found"),
+                500,
+                drill_rows=3,
+                drills=(*DRILLS, "choose far", "count", "recall", "found", "jump", "jump"),
                 chains=6,
                 short_mix=NEARER,
-                reason_rows=7,
+                reason_rows=10,
                 reason_mix=LONGER,
                 read_rows=4,
                 photos=0.4,
@@ -194,10 +205,10 @@ RECIPES = {
                 "polish",
                 300,
                 drill_rows=5,
-                drills=("choose", "choose", "choose", "count", "sum", "recall", "found"),
+                drills=("choose far", "count", "sum", "recall", "found", "jump", "jump", "jump"),
                 chains=5,
                 short_mix=NEARER,
-                reason_rows=8,
+                reason_rows=10,
                 reason_mix=ENDINGS,
                 read_rows=3,
                 photos=0.3,
