@@ -1,11 +1,11 @@
-"""Streaming clients that leave at random:  python benchmarks/aborts.py [--clients 200] [--seconds 600]
+"""Streaming clients that disconnect at random:  python benchmarks/aborts.py [--clients 200] [--seconds 600]
 
-Every request is about a ticket of its own, which the upstream repeats in its reasoning and in its answer, so that a
-word of another request would be seen. Some of the clients hang up after a random number of events. At the end the
-tokens of each request are compared: what its client was given as usage, what the gateway has written into its journal,
-and what the upstream has sent. The three are equal where no call was cancelled; of a cancelled call the upstream may
-have sent a few unread tokens. Each client has an API key of its own with a monthly budget, and what each
-key was charged is compared with the journal's sum over its requests.
+Each request names its own ticket, which the upstream repeats in reasoning and answer, so that text of another request
+is detected. Some clients disconnect after a random number of events. At the end three token counts of each request are
+compared: the usage that its client received, the gateway's journal, and the tokens that the upstream sent. They are
+equal if no call was cancelled; for a cancelled call, the upstream may have sent a few unread tokens. Each client has
+its own API key with a monthly budget. The tokens charged to each key are compared with the journal's sum over the key's
+requests.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TICKET = re.compile(r"t[0-9]{9}")
 PACE = Pace(first_s=0.005, token_s=0.001)
 STRATEGIES = ("transfer", "mutual", "short:large", "reason:small")
 LEAVING, MOST_EVENTS = 0.3, 40
-"""Share of the requests whose clients leave, and after how many events at most."""
+"""Share of the requests whose client disconnects, and the most events before it does."""
 SWEEP_S = 1.0
 
 
@@ -51,7 +51,7 @@ def answer(request: Received) -> Completion:
 
 
 class Ledger:
-    """Tokens of prompts and answers that were sent, by ticket; requests that are over are forgotten."""
+    """Tokens of prompts and of sent replies, by ticket; finished requests are dropped from the server's list."""
 
     def __init__(self, server: MockServer) -> None:
         self._server, self.sent = server, Counter[str]()
@@ -89,16 +89,16 @@ async def serve() -> Counter[str]:
 
 @dataclass
 class Seen:
-    """What the clients have seen."""
+    """What the clients received."""
 
     usage: dict[str, int] = field(default_factory=dict)
-    """By ticket, of the requests that came to their end."""
+    """Ticket -> total tokens, for requests that ended normally."""
     left: set[str] = field(default_factory=set)
     crossed: int = 0
-    """Requests with a word of another one."""
+    """The number of requests with text of another request."""
     errors: Counter[str] = field(default_factory=Counter)
     key_of: dict[str, str] = field(default_factory=dict)
-    """By ticket."""
+    """Ticket -> API key."""
 
 
 async def ask(http: aiohttp.ClientSession, url: str, number: int, key: str, rng: Random, seen: Seen) -> None:
@@ -173,11 +173,11 @@ class Entry:
     tokens: int
     charged: int
     cancelled: bool
-    """A call of it was cancelled."""
+    """Whether one of its calls was cancelled."""
 
 
 def journal_of(folder: Path) -> dict[str, Entry]:
-    """What the journal says of each request, by ticket."""
+    """Ticket -> its entry in the journal."""
     found = {}
     for file in folder.glob("journal*"):
         for line in file.read_text().splitlines():
@@ -189,7 +189,7 @@ def journal_of(folder: Path) -> dict[str, Entry]:
 
 
 def charged(state: Path, keys: list[str]) -> dict[str, int]:
-    """Tokens that each key was charged this month."""
+    """Key -> tokens charged this month."""
     used = json.loads(state.read_text())["used"]
     own = {key: used.get(digest(key), {}).get(Budget.TOKENS_PER_MONTH, ("", 0)) for key in keys}
     return {key: round(amount) for key, (_, amount) in own.items()}

@@ -1,11 +1,11 @@
-"""How much memory capturing attention takes at 32k tokens, beside one layer's row and beside whole attention maps.
+"""Memory to capture attention at up to 32k tokens, compared with one layer's row and with whole attention maps.
 
     python benchmarks/attention_memory.py [KEYS …]
 
-A random language model in Qwen3's shape, of small dimensions so that a CPU will do; what is measured does not depend
-on what the weights know. The context lies in the cache before the pass, as it does after a decode: what is counted is
-what the pass itself allocates beyond that, by the allocator's own count (`torch.profiler`, memory). One row is
-heads x queries x keys x 4 bytes; `eager` attentions of the whole context would be layers x heads x keys x keys x 4.
+The model has Qwen3's architecture, small dimensions (it runs on a CPU) and random weights; the figures do not depend on
+the weights. The context is in the KV cache before the pass, as after a decode. Only what the pass allocates is counted,
+by the allocator (`torch.profiler`, memory). One row is heads x queries x keys x 4 bytes; `eager` attentions of the
+whole context would be layers x heads x keys x keys x 4 bytes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def row_bytes(keys: int) -> int:
 
 @torch.inference_mode()
 def measure(model: Qwen3ForCausalLM, keys: int) -> dict[str, Any]:
-    """One pass of QUERIES tokens behind keys - QUERIES that lie in the cache."""
+    """Figures of one pass of QUERIES tokens after keys - QUERIES cached tokens."""
     ids, held = torch.randint(0, 512, (1, keys), generator=torch.Generator().manual_seed(0)), keys - QUERIES
     cache = growing(model.config)
     for start in range(0, held, CHUNK):
@@ -77,7 +77,7 @@ def measure(model: Qwen3ForCausalLM, keys: int) -> dict[str, Any]:
 
 
 def allocations(work: Any) -> tuple[int, int]:
-    """Bytes of the largest allocation, and the most that were held at once, while `work` runs."""
+    """Bytes of the largest allocation, and the most bytes allocated at once, while `work` runs."""
     with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         work()
     held = most = largest = 0

@@ -1,8 +1,8 @@
-"""What decoding several calls of a local model together gains, and whether each says the same as alone.
+"""Speed-up from decoding several calls of a local model in a batch, and whether each text is the same as alone.
 
-Reasonings about held-out boards, each about another board, with one call at a time and with several: seconds in all,
-prompts included; texts that differ; by how much the probability of the answer differs; tokens that were decided alone
-because the two best were close. In every second round the sizes come in the opposite order.
+Each call reasons about another held-out board, with one call at a time and with several. Figures: total seconds, with
+prefill; texts that differ; the largest difference of the answer's log probability; tokens that were decided alone
+because the two highest logits were close. Every second round runs the batch sizes in reverse order.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Reply = tuple[str, float, int]
 
 
 async def reply(model: Model, question: Question) -> Reply:
-    """Text, log of the answer's probability, tokens."""
+    """(text, log probability of the answer, tokens)."""
     text, end = "", None
     async with aclosing(model.stream(reason(question, model.abilities.style), Limits())) as events:
         async for event in events:
@@ -39,7 +39,7 @@ async def reply(model: Model, question: Question) -> Reply:
 
 
 async def all_of(model: Model, questions: list[Question], size: int) -> tuple[float, list[Reply]]:
-    """Seconds for all, so many at once, and the replies."""
+    """Seconds for all questions with at most `size` calls at once, and the replies."""
     model.forget()
     room = asyncio.Semaphore(size)
 
@@ -53,7 +53,7 @@ async def all_of(model: Model, questions: list[Question], size: int) -> tuple[fl
 
 
 def counted() -> Counter[str]:
-    """Counts, from now on, tokens decoded in batches, and those decided alone."""
+    """A counter of tokens decoded in batches (`tokens`) and of those decided alone (`alone`), from now on."""
     counts, whole = Counter[str](), fused_decoder.are_close
 
     def close(logits: Any) -> list[bool]:

@@ -1,8 +1,8 @@
-"""Two revisions side by side:  python benchmarks/before_after.py BEFORE [AFTER] [--rounds 2] [--only NAME ...]
+"""Compare two revisions:  python benchmarks/before_after.py BEFORE [AFTER] [--rounds 2] [--only NAME ...]
 
-Each revision is checked out into a folder of its own and runs its own copy of the benchmark scripts, in turn and in an
-order that is turned round each round, so that both see the same machine. Prints and saves the median of every figure
-of both, and their ratio.
+Each revision is checked out into its own folder and runs its own copy of the benchmark scripts. The revisions run in
+turn, in reverse order every second round, so that changes of the machine affect both. Prints and saves the median of
+each figure for both revisions, and their ratio.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def git(*words: str) -> str:
 
 
 def leaves(figures: Any, path: str = "") -> Iterator[tuple[str, float]]:
-    """Every number of nested figures with its path, settings of the benchmark left out."""
+    """Every number in nested figures with its path, without the benchmark's settings."""
     if isinstance(figures, dict):
         for key, value in figures.items():
             if key not in CONSTANT:
@@ -41,7 +41,7 @@ def leaves(figures: Any, path: str = "") -> Iterator[tuple[str, float]]:
 
 
 def measured(tree: Path, name: str) -> dict[str, float]:
-    """One run of a benchmark of one revision."""
+    """Run a benchmark of one revision; returns its figures by path."""
     env = os.environ | {"PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
     subprocess.run(
         [sys.executable, f"benchmarks/{name}.py", *NAMES[name]],

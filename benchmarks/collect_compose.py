@@ -1,10 +1,10 @@
-"""Whether arms that are composed from stored calls keep their figures, and how many calls a run makes for them.
+"""Check that arms composed from stored calls keep their figures, and count the calls of a run.
 
     python benchmarks/collect_compose.py make FOLDER       run every arm of the committed studies with the embedded pair
     python benchmarks/collect_compose.py compare FOLDER    compose the answers of that run again, without any call
 
-`make` prints the number of calls. `compare` works on a copy without its answers, and lists the answers that differ from
-those of the run, which another version of the code may have made.
+`make` prints the number of calls. `compare` works on a copy of FOLDER without answers, and lists the answers that
+differ from those in FOLDER. Another version of the code may have made FOLDER.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ MORE = (
     "mutual/overlap/placebo=foreign",
     "mutual/overlap/budget=32",
 )
-"""Arms that no committed study has."""
+"""Arms that are in no committed study."""
 
 
 def arms() -> list[str]:
-    """Every arm of a committed study, and more."""
+    """The arms of all committed studies, and `MORE`."""
     files = sorted(STUDIES.rglob("*.toml"))
     named = [arm for file in files for arm in tomllib.loads(file.read_text(encoding="utf-8")).get("arms", ())]
     return list(dict.fromkeys((*named, *MORE)))
 
 
 def study(folder: Path, items: int) -> Path:
-    """A study of the embedded pair with all arms, as a file."""
+    """Write a study of the embedded pair with all arms; returns the file."""
     lines = [
         'name = "collect-compose"',
         f"out = {json.dumps(str(folder / 'run'))}",
@@ -57,7 +57,7 @@ def study(folder: Path, items: int) -> Path:
 
 
 def cuecard(*arguments: object) -> None:
-    """The command, as the module that is imported here. Raises CalledProcessError."""
+    """Run `python -m cuecard` in a subprocess. Raises CalledProcessError."""
     subprocess.run([sys.executable, "-m", "cuecard", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
 
 
@@ -75,13 +75,13 @@ def make(folder: Path, items: int = 12) -> None:
 
 
 def differing(one: Any, other: Any) -> list[str]:
-    """The fields that differ, but for the scorer's version, which is a hash of sources."""
+    """The names of the fields that differ, except the scorer's version, which is a hash of sources."""
     one, other = one or {}, other or {}
     return sorted(name for name in one.keys() | other.keys() if name != "scorer" and one.get(name) != other.get(name))
 
 
 def compare(folder: Path) -> None:
-    """Raises SystemExit where an answer differs or a call was made."""
+    """Compose the answers of a copy again. Raises SystemExit if an answer differs or a call is made."""
     before, calls = rows(folder, "answers", "task, id, arm, record"), len(rows(folder, "calls", "key, record"))
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / "again"

@@ -1,4 +1,4 @@
-"""What every benchmark shares: the pair, the machine's description, and where results go."""
+"""Shared by all benchmarks: the embedded pair, the machine's description, and the folder for results."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def pair() -> dict[str, Model]:
-    """The embedded pair."""
+    """The embedded pair, by role."""
     return {"small": spec.load("demo-small"), "large": spec.load("demo-large")}
 
 
 def save(name: str, figures: Any) -> Path:
-    """Write one benchmark's figures beside the machine they come from."""
+    """Write a benchmark's figures and the machine's description to results/`name`.json; returns its path."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({"machine": machine(), "figures": figures}, indent=2) + "\n")
@@ -31,7 +31,7 @@ def save(name: str, figures: Any) -> Path:
 
 
 def handoff_figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Medians over `transfer` outcomes: hand-off, time and tokens of the card, and what its reader found cached."""
+    """Figures of `transfer` outcomes, mostly medians: hand-off, seconds and tokens of the card, cached tokens."""
     written = [next(call for call in each.calls if call.mode is Mode.REASON) for each in outcomes]
     read = [next(call for call in each.calls if call.mode is Mode.READ) for each in outcomes]
     handoffs = sorted(each.handoff_s for each in outcomes if each.handoff_s is not None)

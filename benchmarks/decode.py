@@ -1,11 +1,12 @@
-"""Seconds a token and to the first token of the embedded pair: by Transformers, by the fused decoder, and by NumPy.
+"""Seconds per token and to the first token of the embedded pair: Transformers, the fused decoder, and NumPy.
 
-Four arms write the same reasoning about the same boards, greedily, at batch one, and must say the same: plain
-`generate`; Cuecard's engine on Transformers' layers; with the fused decoder, as other checkpoints in this process; and
-NumPy's network, as the embedded pair is computed. Their order turns from board to board and back. Of `generate` a token
-is the difference between writing all and writing one, over the rest; of the engine, the time after the first token over
-the rest, with all that a user's call passes (thread, decoding to text, events). The time to the first token is that of
-`generate` writing one, and of the engine from nothing computed.
+Four arms decode the same reasoning about the same boards, greedily, at batch size 1, and must give the same tokens:
+`generate` of Transformers; Cuecard's engine on Transformers' layers; the engine with the fused decoder, as for other
+checkpoints in this process; and the NumPy network, which the embedded pair uses by default. Their order is reversed on
+every second board. Seconds per token: for `generate`, the time for all tokens less the time for one, divided by the
+other tokens; for the engine, the time after the first token divided by the other tokens, including the overhead of a
+user's call (thread, detokenization, events). Time to the first token: `generate` with one token; the engine with an
+empty cache.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ LIMITS = Limits(reasoning_tokens=160, answer_tokens=16)
 
 @torch.inference_mode()
 def generated(model: LocalModel, prompt: Prompt, tokens: int) -> tuple[list[int], float]:
-    """As many ids as asked for, and the seconds that it took."""
+    """`tokens` ids by Transformers' `generate`, and the seconds that it took."""
     inputs = model._reader.inputs(prompt)
     ids = torch.tensor([inputs.ids])
     before = time.perf_counter()
@@ -49,7 +50,7 @@ def generated(model: LocalModel, prompt: Prompt, tokens: int) -> tuple[list[int]
 
 
 async def streamed(model: LocalModel, prompt: Prompt) -> tuple[list[int], float, float]:
-    """The ids that the engine writes, seconds to the first, and seconds a token after it."""
+    """The ids that the engine generates, seconds to the first, and seconds per token after it."""
     model.forget()
     begun = time.perf_counter()
     first, count = 0.0, 0
@@ -110,7 +111,7 @@ async def measure(name: str) -> dict[str, Any]:
 
 async def main() -> None:
     torch.set_num_threads(1)
-    os.environ[VARIABLE] = "1"  # the ids are read from this process
+    os.environ[VARIABLE] = "1"  # keep the model in this process: `streamed` reads its cache
     figures = {}
     for name in EMBEDDED:
         figures[name] = await measure(name)

@@ -1,4 +1,4 @@
-"""The figures of the model card of the embedded pair, from the runs of `make evaluate`.
+"""Figures for the embedded pair's model card, from the runs of `make evaluate`.
 
 python benchmarks/embedded.py boards=runs/evaluate shapes=runs/evaluate-easy-vqa long=runs/evaluate-long \
     changed=runs/evaluate-changed > benchmarks/results/evaluation.json
@@ -45,7 +45,7 @@ def of_arm(answers: Sequence[Record]) -> dict[str, float]:
 
 
 def paired(ones: Sequence[Record], others: Sequence[Record]) -> dict[str, float]:
-    """How much more often the first is right on the same questions, with its 95% interval and its test's p."""
+    """Accuracy of the first minus that of the second on the same questions, with its 95% interval and p-value."""
     compared = compare([one["score"] for one in ones], [other["score"] for other in others])
     sure = compared.difference
     return {
@@ -59,7 +59,7 @@ def paired(ones: Sequence[Record], others: Sequence[Record]) -> dict[str, float]
 
 
 def whole(arms: Arms) -> dict[str, Any]:
-    """Every arm; what was accepted without reasoning, and wrongly; how much faster `mutual` is."""
+    """Figures of all arms; answers accepted without reasoning, and the wrong ones; speed-up of `mutual`."""
     figures: dict[str, Any] = {"arms": {name: of_arm(answers) for name, answers in arms.items()}}
     for name, prefix in (("mutual", ""), ("mutual_agree", "agree_")):
         taken = [answer["score"] for answer in arms[name] if answer["route"] == Route.AGREED]
@@ -76,7 +76,7 @@ def seconds_a_token(answers: Sequence[Record]) -> float:
 
 
 def kinds(arms: Arms, category: Callable[[Record], str]) -> dict[str, Any]:
-    """The same by task."""
+    """The figures of `whole` by category, with the number of questions."""
     found = {}
     for task in dict.fromkeys(map(category, arms["mutual"])):
         own = {name: [answer for answer in answers if category(answer) == task] for name, answers in arms.items()}
@@ -85,7 +85,7 @@ def kinds(arms: Arms, category: Callable[[Record], str]) -> dict[str, Any]:
 
 
 def acceptance(answers: dict[str, list[Record]]) -> dict[str, Any]:
-    """`mutual` under each rule that the run has as an arm."""
+    """Acceptance rule -> figures of `mutual`, for each rule that the run has as an arm."""
     found = {}
     for rule in map(str, RULES):
         if own := answers.get(f"mutual/accept={rule}"):
@@ -95,7 +95,7 @@ def acceptance(answers: dict[str, list[Record]]) -> dict[str, Any]:
 
 
 def regime(run: Path) -> dict[str, Any]:
-    """One run of one task; seconds are measured, of the arms run end to end."""
+    """Figures of a run with one task; the seconds are measured on live arms."""
     about, store = run_folder.opened(run)
     (task,) = about["config"]["tasks"]
     answers = by_arm(store.answers(), task["name"])
@@ -118,7 +118,7 @@ def regime(run: Path) -> dict[str, Any]:
 
 
 def reasoning_tokens(answers: Sequence[Record]) -> float:
-    """Mean tokens of a reasoning."""
+    """Mean reasoning tokens per reasoning call."""
     calls = [call for answer in answers for call in answer["calls"] if call["mode"] == Mode.REASON]
     return sum(call["reasoning_tokens"] or 0 for call in calls) / len(calls)
 

@@ -1,6 +1,6 @@
-"""Estimates beside reality: strategies of the embedded pair live on held-out boards, and by the fits of its profile.
+"""Estimated against measured latency: strategies of the embedded pair on held-out boards, and by the fits of a profile.
 
-Each live request is estimated with its own tokens and route, so that what is compared is the time alone.
+Each live request is estimated with its own tokens and route, so that only the times differ.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ARMS = [
 
 
 def estimated_s(profiles: Profiles, strategy: str, schedule: Schedule, live: Outcome) -> float:
-    """The same request by the fits."""
+    """Seconds of the same request by the fits."""
     asked = [call for call in live.calls if call.mode in (Mode.SHORT, Mode.REASON) and not call.cancelled]
     spoken = next((call for call in asked if call.mode is Mode.REASON), asked[0])
     reasoning = spoken.usage.reasoning_tokens or 0
@@ -42,7 +42,7 @@ def estimated_s(profiles: Profiles, strategy: str, schedule: Schedule, live: Out
 
 
 async def measure(models: dict[str, Model], count: int) -> list[tuple[str, Schedule, list[Outcome]]]:
-    """Every arm on every board, from cold, in turns."""
+    """Outcomes of every arm on every board, each from an empty cache, the arms in turn."""
     exercises = boards.exercises(count, 3)
     found: list[tuple[str, Schedule, list[Outcome]]] = [(strategy, schedule, []) for strategy, schedule in ARMS]
     for exercise in (exercises[0], *exercises):  # the first board twice: it warms up

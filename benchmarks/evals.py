@@ -1,9 +1,9 @@
-"""What an evaluation costs over the calls that it makes, and how busy it keeps its slots.
+"""The overhead of an evaluation over its calls, and how busy its slots are.
 
-Every call of a mock pair takes a fixed time (short and read 0.1 s, reasoning 0.4 s) and no processor, so the least that
-a run can take is the calls' time over the slots. Two figures: the share of the slots' time that was spent in calls, and
-by how much the run took longer than that least time. Eight slots with many questions; and one slot, where a question is
-finished before the next one begins (a model in this process, timed undisturbed). Beside it the processor's time.
+Every call of a mock pair takes a fixed time (short and read 0.1 s, reasoning 0.4 s) and no CPU, so the least time of a
+run is the calls' total time divided by the number of slots. Figures: the share of the slots' time that calls take, how
+much longer the run takes than its least time, and CPU time. Measured with eight slots and many questions, and with one
+slot, which finishes a question before it starts the next (as with a model in this process, timed undisturbed).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RUNS = 3
 
 @dataclass(frozen=True)
 class Numbered:
-    """Questions that differ in their number and their image."""
+    """Questions that differ in number and image."""
 
     count: int
     name: str = "numbered"

@@ -1,4 +1,4 @@
-"""Pictures that the embedded pair was not trained on, by class: drawn here, or shipped by packages."""
+"""Pictures outside the embedded pair's training data, by class: drawn here, or shipped with packages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Picture = Image.Image
 
 
 def chart(rng: Random, kind: str) -> Picture:
-    """A figure of Matplotlib: bars, lines, scatter, pie, histogram or heat map."""
+    """A Matplotlib figure: bars, lines, scatter, pie, histogram or heat map."""
     numbers = np.random.default_rng(rng.getrandbits(31))
     side, count = rng.choice((1.28, 2.56, 4.0)), rng.randint(3, 9)
     style = rng.choice(("default", "default", "ggplot", "seaborn-v0_8", "dark_background"))
@@ -59,7 +59,7 @@ def charts(rng: Random, count: int) -> list[Picture]:
 
 
 def photos(rng: Random, count: int) -> list[Picture]:
-    """The sample photos of scikit-learn and Matplotlib whole, then crops of them, some in gray."""
+    """The sample photos of scikit-learn and Matplotlib, then crops of them, some in gray."""
     whole = [Image.fromarray(image) for image in load_sample_images().images]
     names = ("grace_hopper.jpg", "Minduka_Present_Blue_Pack.png")
     whole += [Image.open(DATA / "sample_data" / name).convert("RGB") for name in names]
@@ -118,13 +118,13 @@ def screenshot(rng: Random) -> Picture:
 
 
 def blank(rng: Random, number: int) -> Picture:
-    """Black, white and grays, then any colour."""
+    """One colour: black, white and grays, then any colour."""
     colour = (round(number * 255 / 16),) * 3 if number <= 16 else tuple(rng.randrange(256) for _ in range(3))
     return Image.new("RGB", (128, 128), colour)
 
 
 def noise(rng: Random, number: int) -> Picture:
-    """In colour, in gray, coarse, or Gaussian."""
+    """Noise: in colour, in gray, coarse, or Gaussian."""
     numbers = np.random.default_rng(rng.getrandbits(31))
     shapes = ((128, 128, 3), (128, 128, 1), (16, 16, 3))
     if number % 4 == 3:
@@ -136,7 +136,7 @@ def noise(rng: Random, number: int) -> Picture:
 
 
 def gradient(rng: Random, number: int) -> Picture:
-    """Across, down, aslant, or round."""
+    """A gradient: horizontal, vertical, diagonal, or radial."""
     y, x = np.mgrid[0:128, 0:128] / 127
     part = (x, y, (x + y) / 2, np.hypot(x - 0.5, y - 0.5).clip(0, 1))[number % 4][..., None]
     one, other = (np.array([rng.randrange(256) for _ in range(3)]) for _ in range(2))
@@ -144,7 +144,7 @@ def gradient(rng: Random, number: int) -> Picture:
 
 
 def layout(rng: Random, side: int) -> Picture:
-    """A board of another number of cells, drawn as the exam's are."""
+    """A board with another number of cells than the exam's, drawn in the same way."""
     cell = boards.CELL_PIXELS
     board = np.zeros((side * cell, side * cell, 3), np.uint8)
     board[::cell], board[:, ::cell] = 40, 40
@@ -157,7 +157,7 @@ def layout(rng: Random, side: int) -> Picture:
 
 
 def digit(rng: Random, number: int) -> Picture:
-    """One digit, as MNIST's are laid out: white on black, black on white, or tinted."""
+    """One digit in MNIST's layout: white on black, black on white, or tinted."""
     canvas = np.zeros((28, 28), np.uint8)
     scan = boards.enlarged(rng.choice(boards.scans_of("test")[rng.randrange(10)]))
     canvas[4:24, 4:24] = np.asarray(scan.resize((20, 20), Image.Resampling.BILINEAR))
@@ -179,7 +179,7 @@ def several_shapes(rng: Random) -> Picture:
 
 
 def altered_board(rng: Random, number: int) -> Picture:
-    """A board as its negative, in gray, or moved by half a cell."""
+    """A board: its negative, in gray, or shifted by half a cell."""
     board = boards.draw(boards.make_board(rng, "test"))
     gray = np.broadcast_to(board.max(-1, keepdims=True), board.shape)
     return Image.fromarray((255 - board, gray, np.roll(board, (16, 16), (0, 1)))[number % 3])
@@ -203,4 +203,4 @@ CLASSES: dict[str, Callable[[Random, int], list[Picture]]] = {
     "several shapes": each(lambda rng, _: several_shapes(rng)),
     "altered boards": each(altered_board),
 }
-"""Of each: (chance, count) -> pictures of any size."""
+"""Class -> function (rng, count) -> pictures of any size."""

@@ -1,10 +1,10 @@
-"""What the gateway adds:  python benchmarks/gateway.py [--litellm PATH] [--tensorzero PYTHON] [--soak SECONDS]
+"""Overhead of the gateway:  python benchmarks/gateway.py [--litellm PATH] [--tensorzero PYTHON] [--soak SECONDS]
 
-Upstreams answer at once, so that all time is overhead. Direct is what a client that asks both models itself would see:
-two calls in parallel, by the same small HTTP client. Latency is taken one request at a time, the ways in turn;
-throughput with 16 clients at once, over the CPU seconds of the server's process alone. Then many streaming clients for
-a while: errors, memory at the begin and the end, and the sum of all usages beside what the upstream itself has counted.
-LiteLLM's proxy and TensorZero's embedded gateway (one call, no pair) are measured in the same run where they are named.
+The upstream answers at once, so all time is overhead. "Direct" is a client that calls both models itself: two calls in
+parallel, with the same small HTTP client. Latency is measured with one request at a time, the ways in turn; throughput
+with 16 clients at once, per second and per CPU second of the server process. Then many clients stream for a while:
+errors, memory after a sixth of the time and at the end, and the sum of all usages against the upstream's own count.
+LiteLLM's proxy and TensorZero's embedded gateway (one call, no pair) are measured in the same run if they are given.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def free_port() -> int:
 
 
 class Client:
-    """One connection that is kept: sends a body, gives back the answer's."""
+    """One keep-alive connection: sends a fixed request, returns the body of the response."""
 
     def __init__(self, port: int, model: str, **more: Any) -> None:
         asked = {"model": model, "messages": [{"role": "user", "content": QUESTION}], **more}
@@ -54,7 +54,7 @@ class Client:
         self._open: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self) -> bytes:
-        if self._open is None or self._open[0].at_eof():  # idle connections are closed by servers after a while
+        if self._open is None or self._open[0].at_eof():  # servers close idle connections after a while
             self._open = await asyncio.open_connection("127.0.0.1", self._port, limit=2**20)
         reader, writer = self._open
         writer.write(self._request)
@@ -77,7 +77,7 @@ class Client:
 
 
 def started(stack: AsyncExitStack | ExitStack, command: list[str], url: str, seconds: float = 90, **env: str) -> int:
-    """A server in a process of its own, once it answers; its pid."""
+    """Start a server process; returns its pid once `url` answers. Raises SystemExit if it does not start."""
     log = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - it is the stack that closes it
     process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | env)
     stack.callback(process.wait)
@@ -104,7 +104,7 @@ def resident_mib(pid: int) -> float:
 
 
 Block = Callable[[int], Awaitable[list[float]]]
-"""So many requests, one after the other, and the seconds of each."""
+"""Number of requests, made one after the other -> seconds of each."""
 
 
 def block(ask: Callable[[], Awaitable[Any]]) -> Block:
@@ -120,7 +120,7 @@ def block(ask: Callable[[], Awaitable[Any]]) -> Block:
 
 
 async def embedded(stack: AsyncExitStack, python: str, port: int) -> Block:
-    """TensorZero's gateway, which runs in a process of the client's."""
+    """Requests to TensorZero's gateway, embedded in the process of the client."""
     child = await asyncio.create_subprocess_exec(
         python, HERE / "tensorzero_embedded.py", str(port), stdin=PIPE, stdout=PIPE, stderr=DEVNULL, limit=2**20
     )
@@ -140,7 +140,7 @@ async def embedded(stack: AsyncExitStack, python: str, port: int) -> Block:
 
 
 async def latencies(ways: dict[str, Block]) -> dict[str, list[float]]:
-    """Seconds of single requests, the ways in turn, in an order that is turned round each time."""
+    """Way -> seconds of single requests, the ways in turn, in reverse order every second round."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(ROUNDS):
         for name, timed in list(ways.items())[:: 1 if number % 2 else -1]:
@@ -150,7 +150,7 @@ async def latencies(ways: dict[str, Block]) -> dict[str, list[float]]:
 
 
 async def throughput(clients: list[Client], pid: int, seconds: float) -> dict[str, float]:
-    """Requests a second, and a CPU second of the server."""
+    """Requests per second, and per CPU second of the server."""
     asked, cpu, until = 0, cpu_s(pid), time.perf_counter() + seconds
 
     async def go_on(client: Client) -> None:
@@ -166,7 +166,7 @@ async def throughput(clients: list[Client], pid: int, seconds: float) -> dict[st
 
 
 async def crowd(port: int, upstream: int, pid: int, clients: int, seconds: float) -> dict[str, Any]:
-    """Many streaming clients for a while."""
+    """Stream with many clients for `seconds`: requests, errors, tokens, and memory in MiB."""
 
     def counted() -> dict[str, int]:
         return json.load(urllib.request.urlopen(f"http://127.0.0.1:{upstream}/count"))
@@ -220,7 +220,7 @@ model_list:
 
 
 LITELLM_ENV = {"NO_DOCS": "True", "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}
-"""Without keys, as our gateway is measured too."""
+"""No API keys, as for our gateway."""
 
 
 async def measure(args: argparse.Namespace) -> dict[str, Any]:

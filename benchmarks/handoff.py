@@ -1,14 +1,14 @@
-"""Hand-off time against reasoning length and image size, with streamed prefill and without.
+"""Hand-off time by reasoning length and image size, with streamed prefill and without.
 
-The hand-off is what a user waits for after the small model's last reasoning token: the large model must have read the
-card and say its first answer token. With streamed prefill the rest was read while the card was written, so the time
-must not grow with the card, nor with the image. Its floor is measured in the same run: what computing the last piece of
-the same card, the instruction behind it and one token takes, called alone, with all that stands before it computed.
+The hand-off is the time from the small model's last reasoning token to the large model's first answer token. With
+streamed prefill, the large model computes the image and most of the card while the card is written, so the hand-off
+must not grow with the card or the image. The same run measures its floor: one call that computes the last piece of the
+same card, the instruction after it and one token, with everything before them cached.
 
-The writer is scripted, so that every card has the wanted length; it writes at the embedded small model's pace. From
-repeat to repeat the length varies by up to 12 tokens: the reader computes a piece of the card whenever so much is new,
-and how much of the last piece is left when the writer ends is a matter of chance that must not be one of length.
-The reader is the embedded large model. The arms alternate in one run; figures are medians with quartiles.
+The writer is scripted, so that each card has the wanted length; it writes at the embedded small model's pace. The
+reader is the embedded large model; it computes the card in pieces of a fixed size. The length varies by up to 12 tokens
+between repeats, so that what is left of the last piece does not depend on the length. The arms alternate in one run;
+figures are medians with quartiles.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FLOOR = "last piece alone"
 
 
 def card(tokens: int) -> str:
-    """Sentences of the embedded pair's own kind, cut to so many words."""
+    """Sentences in the embedded pair's wording, cut to `tokens` words."""
     rng, text = Random(0), []
     while len(text) < tokens:
         cell, digit = rng.randint(1, 16), rng.randint(0, 9)
@@ -48,10 +48,10 @@ def card(tokens: int) -> str:
 
 
 async def handoffs(large: Any, tokens: int, side: int) -> dict[str, list[float]]:
-    """Seconds of each repeat, per arm."""
+    """Arm -> seconds of each repeat."""
     rng = Random(f"{tokens} {side}")
     taken: dict[str, list[float]] = {arm: [] for arm in (*ARMS, FLOOR)}
-    # the embedded pair sees all images at 128x128; here their size is the factor
+    # the embedded pair resizes all images to 128x128; here the size is the variable
     large._reader._least = large._reader._most = side * side
     for repeat in range(REPEATS + 1):
         picture = np.asarray(boards.draw(boards.make_board(rng, "validation")))

@@ -1,9 +1,9 @@
 """Hand-off between two llama.cpp servers:  python benchmarks/handoff_servers.py, after tests/servers/install.sh
 
-A pretrained model of 1.5B parameters in both roles, a server and a thread each. `transfer` with a card of about 300
-tokens, with warming (the reader's prompt is computed while the card is written) and without, the two in turn.
-llama.cpp keeps what it has computed in either case: what a warmed reader finds is the card, what the other finds is
-the chat template's first tokens, as no question is asked twice.
+The same pretrained model of 1.5B parameters has both roles, each on its own server with one thread. `transfer` with a
+card of about 300 tokens runs with warming (the reader's prompt is computed while the card is written) and without, in
+turn. llama.cpp caches prompts in both cases: a warmed reader finds the card cached, the other only the first tokens of
+the chat template, because no question repeats.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ GOODS = ("bread", "apples", "rice", "tea", "cheese", "milk", "soap", "candles")
 
 
 def question(number: int) -> Question:
-    """A sum of many steps, so that the reasoning is long; no two begin alike."""
+    """A sum of many steps, so that the reasoning is long; no two questions have the same beginning."""
     place, steps = TRIPS[number % len(TRIPS)], []
     for at, goods in enumerate(GOODS):
         steps.append(f"{2 + (number + 3 * at) % 7} packs of {goods} at {3 + (2 * number + at) % 8} euros each")

@@ -1,6 +1,6 @@
-"""An upstream that answers at once, as little of a server as there can be:  python benchmarks/instant.py PORT
+"""A minimal upstream that answers at once:  python benchmarks/instant.py PORT
 
-Counts what it is asked and how many tokens it reports, and tells on GET /count.
+GET /count returns the number of requests and the tokens reported in their usages.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A server whose latencies are known, profiled and fitted: what the fit finds of them, and how far it is off."""
+"""Profile and fit a server with known latencies: the fitted coefficients and their errors."""
 
 from __future__ import annotations
 

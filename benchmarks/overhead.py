@@ -1,8 +1,8 @@
-"""What orchestration costs: time of `mutual` in which none of its calls was running, against its whole time.
+"""Orchestration overhead: the time of `mutual` in which none of its calls runs, and its share of the total time.
 
 On the thrifty schedule the calls follow one another, so this is the request's time minus the sum of its calls; on the
-others it is the time minus the union of their intervals. Beside it: prompt tokens that one model computed twice for one
-question, counted by following every prompt token by token.
+other schedules it is the time minus the union of the calls' intervals. Also counted: prompt tokens that one model
+computes twice for one question, by comparing all its prompts token by token.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BOARDS = 60
 
 
 class Watched:
-    """A local model that remembers the ids of every prompt it was given."""
+    """A local model that records the token ids of every prompt."""
 
     def __init__(self, model: LocalModel) -> None:
         self.model, self.prompts = model, list[list[int]]()
@@ -54,7 +54,7 @@ class Watched:
 
 
 def distinct(prompts: Sequence[Sequence[int]]) -> int:
-    """Tokens of a set of prompts, those of a common prefix counted once."""
+    """The number of tokens in a set of prompts, with the tokens of a common prefix counted once."""
     return len({tuple(ids[: n + 1]) for ids in prompts for n in range(len(ids))})
 
 
@@ -74,7 +74,7 @@ async def measure() -> dict[str, Any]:
             for watched in models.values():
                 used = [call.usage for call in outcome.calls if call.model == watched.name and not call.cancelled]
                 computed = sum((u.prompt_tokens or 0) - (u.cached_tokens or 0) for u in used)
-                if len(used) == len(watched.prompts):  # what a cancelled call computed is unknown
+                if len(used) == len(watched.prompts):  # what a cancelled call computed is not known
                     twice, counted = twice + computed - distinct(watched.prompts), counted + 1
         figures[schedule] = {
             "questions": len(idle),

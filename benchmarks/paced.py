@@ -1,6 +1,6 @@
-"""A server with known latencies, which tells under /received what it did:  python benchmarks/paced.py
+"""A server with known latencies, listed under /received:  python benchmarks/paced.py
 
-Prints its address. Each model has a pace of its own; an image is a token a square of 32 pixels.
+Prints its address. Each model has its own pace; an image has one token per square of 32 pixels.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What a pair of instruct models does with no option set, from a run of `cuecard eval`:
+"""Figures of a pair of instruct models with default options, from a run of `cuecard eval`:
 
     cuecard eval gym:gsm_symbolic,seed=20261128,count=60 --small URL#NAME --large URL#NAME \\
         --strategies reason:small,transfer,short:large,mutual --out runs/real
     python benchmarks/real_table.py runs/real
 
-Prints the figures, and stores them as benchmarks/results/real_table.json. Of the stored figures (2026-11-28) 59 of the
-60 reasonings are calls of an earlier run under the same prompts and limits, in which the probe had timed out.
+Prints the figures, and stores them as benchmarks/results/real_table.json. In the stored figures (2026-11-28), 59 of the
+60 reasonings are calls of an earlier run with the same prompts and limits, in which the probe had timed out.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from cuecard.evals import run_folder
 
 Record = Mapping[str, Any]
 TWO_PROMPTS = 1.8
-"""A reasoning call that has read so many times the tokens of its question's short call has made a second request."""
+"""A reasoning call with more than this many times the short call's prompt tokens has made a second request."""
 
 
 def by_arm(answers: Sequence[Record]) -> dict[str, dict[str, Record]]:
-    """Arm -> question -> its answer."""
+    """Arm -> task/question id -> answer."""
     arms: dict[str, dict[str, Record]] = {}
     for each in answers:
         arms.setdefault(each["arm"], {})[f"{each['task']}/{each['id']}"] = each
@@ -38,7 +38,7 @@ def right(arm: Mapping[str, Record]) -> int:
 
 
 def second_requests(arms: Mapping[str, Mapping[str, Record]]) -> tuple[int, int]:
-    """Finished reasonings, and how many of them took a second request to get an answer."""
+    """The number of finished reasonings, and of those that needed a second request for an answer."""
     finished = again = 0
     for question, answer in arms["reason:small"].items():
         (call,) = [each for each in answer["calls"] if each["mode"] == "reason"]

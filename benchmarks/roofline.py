@@ -1,4 +1,4 @@
-"""The embedded pair's prefill and decode step against what its arithmetic needs at this core's measured speed.
+"""The embedded pair's prefill and decode step, compared with the least time at this core's measured speed.
 
 A roofline (Williams et al. 2009): prefill cannot be faster than its multiplications at the rate of the fastest matrix
 product measured here, and a decode step not faster than reading its weights once at the rate of a matrix-vector product
@@ -40,7 +40,7 @@ def seconds(work: Callable[[], Any], repeats: int = REPEATS) -> list[float]:
 
 
 def flops_per_s() -> float:
-    """Of the fastest of several products of square matrices."""
+    """FLOP/s of the fastest of several products of square matrices."""
     best = 0.0
     for side in (256, 512, 1024):
         one = np.ones((side, side), np.float32)
@@ -49,14 +49,14 @@ def flops_per_s() -> float:
 
 
 def bytes_per_s(size: int) -> float:
-    """Of a vector times matrices of 128 rows that hold as many bytes together as the weights of a step."""
+    """Bytes/s of a vector times matrices of 128 rows that have about `size` bytes together."""
     matrices = [np.ones((128, 384), np.float32) for _ in range(max(1, size // (128 * 384 * 4)))]
     vector = np.ones((1, 128), np.float32)
     return sum(each.nbytes for each in matrices) / min(seconds(lambda: [vector @ each for each in matrices]))
 
 
 def weights_of(model: LocalModel) -> tuple[int, int, int]:
-    """Numbers in the vision tower, in the text layers, and in the table of tokens."""
+    """The number of weights in the vision tower, in the text layers, and in the token embedding."""
     path = Embedded(model.name).folder / "model.safetensors"
     with path.open("rb") as file:
         header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))

@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other, each in a process of its own so that none warms the next one up."""
+"""Run all benchmarks one after the other, each in its own process so that none warms up the next."""
 
 import subprocess
 import sys

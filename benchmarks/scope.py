@@ -1,9 +1,9 @@
-"""How often the embedded pair calls a question outside its scope: pictures by class, and questions.
+"""How often the embedded pair flags a question as outside its scope: pictures by class, and questions.
 
     python benchmarks/scope.py [FOLDER]
 
-FOLDER: a checkpoint with scope.json and scope.npz (demo-small). Every picture goes the way that a user's goes: the
-model reads a prompt with it, and the scope is asked. Foreign pictures have exactly the sizes of the training's.
+FOLDER: a checkpoint with scope.json and scope.npz (default: demo-small). Each picture takes a user's path: the model
+computes a prompt with it, then `outside` checks the question. Foreign pictures have the image sizes of the training.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ OTHER_SENTENCES = (
 
 
 def png(picture: Any) -> Image:
-    """An array, or a picture of Pillow."""
+    """An array or a Pillow image as PNG."""
     return boards.png(np.asarray(picture))
 
 
 def changed(rng: Random, rotation: float, hues: bool) -> np.ndarray:
-    """A test board whose digits are rotated by so many degrees either way, or tinted in the hues that are held out."""
+    """A test board: each digit rotated by `rotation` degrees in either direction, tinted in held-out hues if `hues`."""
     low, high = boards.HELD_OUT_TURN if hues else (0.0, 0.0)
     board = boards.make_board(rng, "test")
     changes = [(rng.choice((-1, 1)) * rotation, rng.choice((-1, 1)) * rng.uniform(low, high)) for _ in board.cells]
@@ -76,7 +76,7 @@ def changed(rng: Random, rotation: float, hues: bool) -> np.ndarray:
 
 
 def usual_pictures() -> Iterator[tuple[str, list[Image], str]]:
-    """Of each source: its name, held-out pictures, and a question about them."""
+    """For each source: its name, held-out pictures, and a question about them."""
     rng = Random("scope usual")
     made = [boards.make_board(rng, "test") for _ in range(BOARDS)]
     yield "test boards", [png(boards.draw(board)) for board in made], ON_BOARD
@@ -88,7 +88,7 @@ def usual_pictures() -> Iterator[tuple[str, list[Image], str]]:
 
 
 async def flagged(model: LocalModel, images: Sequence[Image], text: str) -> dict[str, Any]:
-    """How many of the images are unlike those of the training, after the model has read each."""
+    """How many of the images are flagged as unlike the training's, after the model has computed a prompt with each."""
     count = 0
     for image in images:
         question = Question(text, (image,))
@@ -111,7 +111,7 @@ async def pictures(model: LocalModel) -> dict[str, Any]:
 
 
 def questions(model: LocalModel) -> dict[str, Any]:
-    """By wording alone; the images are of the right sizes."""
+    """Flagged questions by set. Only their wording can be out of scope: the images have the right sizes."""
     exam = [each.question for each in boards.exercises(QUESTIONS, 7)]
     exam += [each.question for each in boards.exercises(QUESTIONS // 4, 7, mix=boards.LONG_MIX)]
     asked = [item.question() for item in Random(7).sample(easyvqa.items("test"), QUESTIONS)]
@@ -136,7 +136,7 @@ def questions(model: LocalModel) -> dict[str, Any]:
 
 
 async def costs(model: LocalModel, folder: Path) -> dict[str, float]:
-    """Medians: a prompt with a new image, comparing its visual tokens, and asking the scope, in milliseconds."""
+    """Median milliseconds of a prompt with a new image, of comparing visual tokens, and of the scope check."""
     rng, scope = Random("scope costs"), ImageScope.read(folder / IMAGES_FILE)
     tokens = next(iter(scope.kinds.values())).mean + 1
     taken: dict[str, list[float]] = {"prompt": [], "compare": [], "ask": []}

@@ -1,9 +1,9 @@
-"""`cuecard profile`, `vllm bench serve` and guidellm on the same server and load, side by side.
+"""Compare `cuecard profile`, `vllm bench serve` and guidellm on the same server and load.
 
     VLLM=.servers/vllm/bin/vllm GUIDELLM=guidellm python benchmarks/server_profile.py mock|vllm
 
-`mock` is the server of `paced.py`, whose truth stands beside; `vllm` the large model of the embedded pair under a real
-vLLM (tests/servers/install.sh vllm) on one core. `vllm bench serve` needs pandas beside it.
+`mock` is the server of `paced.py`, which also reports its true latencies; `vllm` is the large model of the embedded
+pair on a real vLLM (tests/servers/install.sh vllm) with one core. `vllm bench serve` needs pandas in its environment.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ TOOLS: Mapping[str, Mapping[str, str]] = {
         "E2EL": "request_latency",
     },
 }
-"""Our name of each metric, and the tool's own."""
+"""Tool -> our name of each metric -> the tool's name."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What each tool is to do."""
+    """The load that each tool generates. `rate`: requests per second."""
 
     model: str
     tokens: int
@@ -67,7 +67,7 @@ REAL = {
     "4 at once": Load("demo-large", 64, 48, at_once=4),
 }
 Shown = dict[str, dict[str, float]]
-"""By metric: mean and percentiles, in seconds."""
+"""Metric -> mean and percentiles, in seconds."""
 
 
 def shown(spread: Spread) -> dict[str, float]:
@@ -121,14 +121,14 @@ def guidellm(url: str, load: Load, folder: Path) -> Shown:
 
 
 def quiet(command: Sequence[object], folder: Path) -> None:
-    """Run another tool; what it prints is shown only where it fails."""
+    """Run another tool without its output. Raises SystemExit with the output if it fails."""
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=folder, timeout=180)
     if done.returncode:
         sys.exit(f"{command[0]} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
 
 
 def beside(url: str, load: Load, *, knows: bool) -> dict[str, Any]:
-    """By tool and metric what it tells, and what the server says that it did meanwhile, where it `knows`."""
+    """Tool -> `reported`, its metrics; and `did`, those from the server's own record, if the server `knows` them."""
     tools: Mapping[str, Callable[[str, Load, Path], Shown]] = {
         "cuecard": ours,
         "vllm": vllm_bench,
@@ -154,7 +154,7 @@ def did(requests: Sequence[Mapping[str, Any]]) -> Shown:
 
 
 def prompts(path: Path, load: Load) -> None:
-    """One a request, for the other tools; guidellm takes the output's length from here."""
+    """Write one prompt per request, for the other tools; guidellm also takes the output's length from this file."""
     chance = Random(3)
     lines = ({"prompt": " ".join(chance.choices(WORDS, k=PROMPT_WORDS)), "output_tokens_count": load.tokens}
              for _ in range(load.requests))  # fmt: skip
@@ -163,7 +163,7 @@ def prompts(path: Path, load: Load) -> None:
 
 @contextmanager
 def real() -> Iterator[str]:
-    """A vLLM on one core, after its first request, which takes seconds."""
+    """The URL of a vLLM server on one core, once it is healthy."""
     from programs import free_port, running
 
     port = free_port()
@@ -186,7 +186,7 @@ def versions() -> dict[str, str]:
 
 def main(which: str) -> None:
     opened, loads = (paced, MOCK) if which == "mock" else (real, REAL)
-    priority = undisturbed(real_time=which == "mock")  # a real server computes: it would take the machine for itself
+    priority = undisturbed(real_time=which == "mock")  # a real server computes: real time would block the machine
     with opened() as url:
         loaded = {name: beside(url, load, knows=which == "mock") for name, load in loads.items()}
     figures = {

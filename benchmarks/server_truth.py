@@ -1,7 +1,7 @@
-"""How far a server's profile is from what the server did:  python benchmarks/server_truth.py
+"""Error of a server's profile against the server's own record:  python benchmarks/server_truth.py
 
-The mock server of `paced.py` runs in a process of its own and tells what it sent when, by the same clock. Of every
-metric the errors of single requests and of the percentiles that a profile shows; each should be at most 1% or 1 ms.
+The mock server of `paced.py` runs in its own process and reports what it sent and when, by the same clock. For each
+metric: the errors of single requests, and of the percentiles in a profile. Each should be at most 1% or 1 ms.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ USUAL = {"image_px": (None,), "requests": 8, "repeats": 2, "precision": 1e-9}
 
 @contextmanager
 def paced() -> Iterator[str]:
-    """The address of the mock server, in a process of its own."""
+    """The URL of the mock server, which runs in its own process."""
     command = [sys.executable, str(Path(__file__).parent / "paced.py")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -56,14 +56,14 @@ def paced() -> Iterator[str]:
 
 
 def reported(url: str, model: str) -> list[dict[str, Any]]:
-    """What the server did for a model, in the order in which requests came."""
+    """The server's record of a model's requests, in the order of arrival."""
     with urllib.request.urlopen(f"{url}/received", timeout=30) as answer:
         found = json.load(answer)["requests"]
     return sorted((each for each in found if each["model"] == model), key=lambda each: each["at_s"])
 
 
 def truth(request: Mapping[str, Any]) -> dict[str, list[float]]:
-    """The metrics from the server's side, by their definitions."""
+    """Metric -> values in seconds, from the server's record of a request."""
     sent = [(at - request["at_s"], kind, tokens) for at, kind, tokens in request["sent"]]
     choices = [at for at, kind, _ in sent if kind not in ("usage", "done")]
     some = [at for at, _, tokens in sent if tokens]
@@ -85,7 +85,7 @@ def truth(request: Mapping[str, Any]) -> dict[str, list[float]]:
 
 
 def as_sent(made: Sequence[Reading]) -> list[Reading]:
-    """In the order of sending: loads one after the other, requests of a load by their times."""
+    """Readings in the order of sending: loads one after the other, the requests of a load by time."""
     loads: dict[tuple[Any, ...], list[Reading]] = {}
     for reading in made:
         loads.setdefault((reading.point, reading.round, reading.warmup), []).append(reading)
@@ -93,7 +93,7 @@ def as_sent(made: Sequence[Reading]) -> list[Reading]:
 
 
 def errors(made: Sequence[Reading], did: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """By metric. `worst` are those of single values, the others those of what a profile shows."""
+    """Metric -> errors: `within` and `worst_…` of single values, `shown` and `holds` of the figures in a profile."""
     pairs = [
         (figures(reading), truth(request), reading.point)
         for reading, request in zip(made, did, strict=True)
@@ -130,7 +130,7 @@ def errors(made: Sequence[Reading], did: Sequence[Mapping[str, Any]]) -> dict[st
 
 
 def _error(ours: float, right: float) -> tuple[float, float, float]:
-    """Against what is allowed (1: just so), in seconds, and relative."""
+    """(error / allowed error, error in seconds, relative error); at most `SECONDS` or `SHARE` of `right` is allowed."""
     off = abs(ours - right)
     return off / max(SECONDS, SHARE * right), off, off / right if right else 0.0
 
@@ -147,7 +147,7 @@ async def one(name: str) -> dict[str, Any]:
 
 
 def undisturbed(*, real_time: bool) -> str:
-    """Ahead of other programs of this machine, children too, where root asks; says how. `real_time`: ahead of all."""
+    """Raise the priority of this process and its children if permitted; returns it as text. `real_time`: SCHED_FIFO."""
     try:
         if real_time:
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))

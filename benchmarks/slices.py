@@ -1,8 +1,8 @@
-"""Whether a slice of the layers tells what the whole model takes: estimated from slices, beside a run of all layers.
+"""Check estimates of a model's time from slices of its layers against a run of all layers.
 
-Qwen3-VL-2B with random weights, all of it and slices of 4 and 8 layers, in memory at once and timed in turn, so that
-nothing but the layers differs. The estimate is the one that `cuecard profile --layers 8` leads to, round by round;
-errors are those of the medians of each component, relative to the whole model's.
+Qwen3-VL-2B with random weights, whole and in slices of 4 and 8 layers. All are in memory at once and timed in turn, so
+that only the layers differ. The estimate is that of `cuecard profile --layers 8`, for each round. Errors compare the
+medians of each component with the whole model's.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def middle(readings: list[Reading]) -> dict[str, float]:
 
 
 def measured() -> list[Reading]:
-    """All readings: of the whole model, and of its slices."""
+    """Readings of the whole model, and those estimated from its slices, without warm-up."""
     device, made = torch.device("cpu"), list[Reading]()
     all_plans = [*plans(NAME, random=True, layers=LAYERS), *plans(NAME, random=True, layers=None)]
     runners = [Runner(loaded(plan, device, DTYPE), {}) for plan in all_plans]

@@ -1,4 +1,4 @@
-"""The strategies and schedules against each model alone, on held-out boards, side by side."""
+"""Compare the strategies and schedules with each model alone, on held-out boards."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Answers under JSON schemas:  python benchmarks/structured.py [--url URL#MODEL] [--questions N] [--strategies a,b]
 
-Asks the gateway N questions under each of several schemas, by each strategy, streamed and not, and counts the answers
-that fit, the errors, and the answers that do not fit, which have to be none. Without --url both models are a mock
-server that gives prose, fences, wrong types and cut JSON, and refuses some schemas; with it both are that server's.
+Sends the gateway N questions for each of several schemas and each strategy, streamed and not. Counts valid answers,
+errors, and invalid answers, of which there must be none. Without --url, both models are on a mock server that returns
+prose, fences, wrong types and cut JSON, and refuses some schemas; with --url, both are on that server.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ ANSWERS = (
 
 
 def faulty(rng: Random) -> Any:
-    """What a server without constrained decoding may say; it knows no patterns, and fails at times."""
+    """Replies of a server without constrained decoding, sometimes status 500."""
 
     def reply(request: Received) -> Reply:
         return HttpError(500) if rng.random() < 0.03 else Completion(rng.choice(ANSWERS), "One after the other.")
@@ -80,7 +80,7 @@ def faulty(rng: Random) -> Any:
 
 @asynccontextmanager
 async def client_of(url: str | None, seed: int) -> AsyncIterator[openai.AsyncOpenAI]:
-    """A client of a gateway before a mock server with faults, or before a real one."""
+    """A client of a gateway in front of a real server (`url`), or of a faulty mock server that refuses patterns."""
     if url is not None:
         models = {role: spec.load(url, role) for role in ("small", "large")}
         async with gateway(models) as client:
@@ -96,7 +96,7 @@ async def client_of(url: str | None, seed: int) -> AsyncIterator[openai.AsyncOpe
 async def one(
     client: openai.AsyncOpenAI, question: str, schema: Any, strategy: str, *, stream: bool
 ) -> tuple[str, str]:
-    """How one request ended (valid, error or invalid), and the answer or the error."""
+    """The result of one request (valid, error or invalid), and the answer or the error."""
     form: Any = {"type": "json_object"}
     if schema is not None:
         form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}

@@ -1,7 +1,7 @@
-"""TensorZero's embedded gateway before the instant upstream, for benchmarks/gateway.py:  python … PORT
+"""TensorZero's embedded gateway in front of the instant upstream, for benchmarks/gateway.py:  python … PORT
 
-Run by the Python of an environment that has `tensorzero`. Reads a number a line, makes so many requests one after the
-other, and prints their seconds as JSON.
+Run with the Python of an environment that has `tensorzero`. Reads a number per line, makes that many requests one after
+the other, and prints their seconds as a JSON list.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ async def main(port: int) -> None:
             await gateway.inference(model_name="instant", input=asked)
             taken.append(time.perf_counter() - began)
         print(json.dumps(taken), flush=True)
-    os._exit(0)  # its threads do not survive the interpreter's end quietly
+    os._exit(0)  # the gateway's threads print errors at a normal exit
 
 
 if __name__ == "__main__":

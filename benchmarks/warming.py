@@ -1,9 +1,9 @@
 """Warming over HTTP:  python benchmarks/warming.py, after `make test-servers` has installed vLLM
 
-The embedded pair behind two real vLLM servers, a core each, prefix caching on. `transfer` with the reader's prompt
-computed while the card is written (one-token requests on the growing text), and without; the two ways in turn. vLLM
-keeps whole blocks of 128 tokens on a CPU, so a long system prompt stands before the question and reasoning goes on for
-200 tokens, as the prompts of larger models do; what it says does not matter here.
+The embedded pair runs on two real vLLM servers, one core each, with prefix caching. `transfer` runs with warming
+(one-token requests compute the reader's prompt while the card is written) and without, in turn. vLLM caches whole
+blocks of 128 tokens on a CPU, so each question has a long system prompt and a reasoning of 200 tokens, as with larger
+models; the text does not matter here.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ REPEATS, BUDGET, SYSTEM_WORDS = 25, 200, 900
 
 
 def served(stack: ExitStack, folder: Path, role: str, core: int) -> Model:
-    """The model of one role behind a vLLM server of its own."""
+    """The model of one role, on its own vLLM server."""
     port = free_port()
     names = ["--served-model-name", f"demo-{role}", "--chat-template-content-format", "openai"]
     command = [HOME / "vllm" / "bin" / "vllm", "serve", WEIGHTS / f"demo-{role}", *FLAGS.split(), *names]
@@ -69,9 +69,9 @@ async def measure() -> dict[str, Any]:
         for repeat in range(REPEATS + 2):
             for way in list(WAYS) if repeat % 2 else list(WAYS)[::-1]:
                 policy = Policy(schedule=WAYS[way], limits=Limits(reasoning_tokens=BUDGET, answer_tokens=8))
-                # each way has a question of its own: what one has computed must not help the other
+                # each way has its own question, so that the ways do not share a prefix
                 outcome = await answer(question(Random(f"{repeat} {way}")), models, "transfer", policy)
-                if repeat >= 2:  # the first ones are warm-up
+                if repeat >= 2:  # the first two are warm-up
                     found[way].append(outcome)
         for model in models.values():
             await model.aclose()

@@ -1,4 +1,4 @@
-"""What tests of several rooms share."""
+"""Environment and fixtures shared by all tests."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-# no test probes a server, nor reads what was found about one, unless it is about that
+# tests neither probe servers nor read stored probe results, except tests of probing
 os.environ["CUECARD_NO_PROBE"] = "1"
-# nor starts processes for models, unless it is about them
+# models run without child processes, except in tests of these
 os.environ["CUECARD_NO_PROCESSES"] = "1"
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cuecard-tests-")
 
-# what a study brings along is tested as the package is
+# makes the code of a study importable for its tests
 sys.path.append(str(Path(__file__).parents[1] / "studies" / "attention"))
 
 import pytest
@@ -23,7 +23,7 @@ from cuecard.demo import boards
 
 @pytest.fixture(scope="session")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A board of held-out digits, as a PNG file."""
+    """A PNG file of a board with held-out digits."""
     path = tmp_path_factory.mktemp("images") / "board.png"
     path.write_bytes(boards.exercises(1, 0)[0].question.images[0].data)
     return path

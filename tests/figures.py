@@ -1,4 +1,4 @@
-"""Tables of the docs, made of the committed results of the benchmarks: no figure is typed by hand."""
+"""Tables of the docs, generated from the committed benchmark results."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ REGIMES = {
     "long": "boards of 6 to 12 jumps",
     "changed": "boards with rotated digits in other hues",
 }
-"""What the embedded pair is examined on, as far as it has been measured."""
+"""Regime of the embedded pair's evaluation -> its description; regimes without results are omitted."""
 
 
 def speed_ups(regime: Mapping[str, Any]) -> dict[str, float]:
-    """Of each arm, over the large model's reasoning."""
+    """Arm -> speed-up over the large model's reasoning."""
     slow = regime["arms"]["large_reason"]["mean_s"]
     return {key: slow / regime["arms"][key]["mean_s"] for key in ARMS}
 
@@ -74,7 +74,7 @@ def headline(result: Mapping[str, Any]) -> str:
 
 
 def regimes(result: Mapping[str, Any]) -> str:
-    """Every arm in each regime."""
+    """Tables of all arms, one per regime."""
     return "\n".join(_regime(name, result[name]) for name in REGIMES if name in result)
 
 
@@ -157,7 +157,7 @@ def acceptance(result: Mapping[str, Any]) -> str:
 
 
 def targets(result: Mapping[str, Any]) -> str:
-    """What the pair was made to show: name, least value, unit, and how it is found in which regime."""
+    """Targets of the pair: questions, metric, minimum, measured value, and whether the target is met."""
 
     def right(arm: str) -> Callable[[Mapping[str, Any]], float]:
         return lambda regime: float(regime["arms"][arm]["accuracy"])
@@ -308,7 +308,7 @@ def handoff_servers(result: Mapping[str, Any]) -> str:
 
 
 def of(name: str, draw: Callable[[Mapping[str, Any]], str]) -> Callable[[], str]:
-    """A table of one result file."""
+    """A function that draws the table of one result file."""
 
     def made() -> str:
         path = RESULTS / f"{name}.json"
@@ -381,7 +381,7 @@ def estimates(result: Mapping[str, Any]) -> str:
 
 
 def server_truth(result: Mapping[str, Any]) -> str:
-    """By metric the worst over all loads."""
+    """Metric -> its largest error over all loads."""
     loads = result["figures"]["loads"].values()
     rows = []
     for metric in dict.fromkeys(name for load in loads for name in load):
@@ -399,7 +399,7 @@ def server_truth(result: Mapping[str, Any]) -> str:
 
 
 def server_profile(result: Mapping[str, Any]) -> str:
-    """By load and metric what each tool reports, and in brackets what the server did meanwhile, where it knows."""
+    """Each tool's report by load and metric, with the server's own measurement in brackets if available."""
     rows = []
     for name, load in result["figures"]["loads"].items():
         tools = load["tools"]

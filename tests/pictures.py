@@ -1,4 +1,4 @@
-"""Images for tests: of all kinds, and such that are costly to decode."""
+"""Images for tests: all formats and modes, and images that are costly to decode."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def exif(turn: int) -> PilImage.Exif:
 
 
 def deep() -> PilImage.Image:
-    """16 bits."""
+    """An image with 16 bits per pixel."""
     return PilImage.fromarray(np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16))
 
 
 def clear() -> PilImage.Image:
-    """Half transparent."""
+    """A half-transparent image."""
     picture = noise()
     picture.putalpha(PilImage.linear_gradient("L").resize(picture.size))
     return picture
@@ -51,7 +51,7 @@ def png_text(text: str) -> PngImagePlugin.PngInfo:
 
 
 def every_kind() -> Mapping[str, bytes]:
-    """Small images by what is special about them."""
+    """Description -> small image file, for all formats, modes and orientations."""
     frames = {"save_all": True, "append_images": [noise().rotate(90)]}
     made = {
         f"{kind} {mode} {turn}": encoded(noise().convert(mode), kind, **({"exif": exif(turn)} if turn else {}))
@@ -88,7 +88,7 @@ def every_kind() -> Mapping[str, bytes]:
 
 
 def jpeg_of_exif(entries: int, size: int, pieces: int = 1) -> bytes:
-    """A JPEG whose EXIF data has entries that all lie at one place."""
+    """A JPEG with EXIF entries that all point to one offset."""
     body = struct.pack("<H", entries)
     for tag in range(entries):
         body += struct.pack("<HHII", 1000 + tag, 7, size, 8)
@@ -101,7 +101,7 @@ def jpeg_of_exif(entries: int, size: int, pieces: int = 1) -> bytes:
 
 
 def cut_jpeg(**options: Any) -> bytes:
-    """Without its last 20 bytes."""
+    """A JPEG without its last 20 bytes."""
     return encoded(noise(640, 480), "JPEG", **options)[:-20]
 
 
@@ -110,26 +110,26 @@ def png_chunk(kind: bytes, data: bytes = b"") -> bytes:
 
 
 def png_with(more: bytes) -> bytes:
-    """A PNG of one pixel, with more chunks behind its header."""
+    """A PNG of one pixel, with additional chunks after its header."""
     data = encoded(PilImage.new("RGB", (1, 1)))
     return data[:33] + more + data[33:]
 
 
 def huge_webps(count: int) -> list[bytes]:
-    """Transparent lossless images of 7000x7000 pixels in one colour, which differ in bytes that mean nothing."""
+    """Transparent lossless images of 7000x7000 pixels in one colour; they differ only in ignored bytes."""
     whole = bytes.fromhex("524946461e000000574542505650384c110000002f57dbd51607d0842634a1098188e87f0000")
     return [whole + index.to_bytes(4, "little") for index in range(count)]
 
 
 def gif_of_comments(count: int) -> bytes:
-    """A GIF with a comment in pieces of one byte before its picture."""
+    """A GIF with a comment in one-byte blocks before its picture."""
     data = encoded(noise(), "GIF")
     head = 13 + 3 * 2 ** (1 + (data[10] & 7))
     return data[:head] + b"\x21\xfe" + b"\1x" * count + b"\0" + data[head:]
 
 
 def tiff_of_tiles(side: int) -> bytes:
-    """A grey TIFF in tiles of 1 by 1 pixels, which all lie at one place."""
+    """A grey TIFF in tiles of 1x1 pixels that all point to one offset."""
     tags, count = 10, side * side
     where = 8 + 2 + 12 * tags + 4
     entries = [

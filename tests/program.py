@@ -1,7 +1,7 @@
-"""`cuecard` in a process of its own, forked from one that has done most imports already.
+"""`cuecard` in a child process, forked from a process that has done most imports.
 
-A new interpreter takes a second for these; a forked one takes none. A test sees what a user sees: output, exit
-code and files of a process that ends.
+The imports take a second in a new interpreter, and no time after a fork. A test sees what a user sees: output, exit
+code and files of a finished process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WARM = ("cuecard.models.local.model", "cuecard.models.openai", "cuecard.cli")
 
 
 def run(*arguments: object, stdin: bytes = b"", timeout_s: float = 90, **settings: str):
-    """A run of `cuecard` with these arguments and environment settings, as `subprocess.run` returns it."""
+    """Run `cuecard` with these arguments and environment variables; returns the result like `subprocess.run`."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"} | settings
     argv = ["cuecard", *map(str, arguments)]
     with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -46,7 +46,7 @@ def run(*arguments: object, stdin: bytes = b"", timeout_s: float = 90, **setting
 
 @cache
 def _parent() -> tuple[socket.socket, subprocess.Popen]:
-    """The channel to the process that is forked, which ends when this one does."""
+    """A channel to the parent process of all forks, and that process. It ends with this process."""
     ours, theirs = socket.socketpair()
     process = subprocess.Popen([sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()])
     theirs.close()
@@ -54,7 +54,7 @@ def _parent() -> tuple[socket.socket, subprocess.Popen]:
 
 
 def _serve(channel: socket.socket) -> None:
-    """Fork for each request, and send its process id and exit code; returns in the forked process alone."""
+    """Fork for each request, and send the child's process id and exit code. Returns only in the child."""
     for name in WARM:
         importlib.import_module(name)
     while True:

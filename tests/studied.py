@@ -1,4 +1,4 @@
-"""Tables of the docs, made of the committed tables of studies: no figure is typed by hand."""
+"""Tables of the docs, generated from the committed tables of studies."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Row = dict[str, str]
 
 
 def rows(name: str, folder: str = "tables", **where: str) -> list[Row]:
-    """Of a table, those in which the columns say so."""
+    """Rows of a table with the given values in these columns."""
     with (CAPTURE / folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         return [row for row in csv.DictReader(file) if all(row[column] == value for column, value in where.items())]
 
 
 def sure(row: Row, digits: int = 1) -> str:
-    """Percent with its interval."""
+    """Mean in percent with its confidence interval."""
     mean, low, high = (f"{100 * float(row[side]):.{digits}f}" for side in ("mean", "low", "high"))
     return f"{mean} ({low}–{high})"
 
@@ -30,7 +30,7 @@ def distinct(some: Sequence[Row], column: str) -> list[str]:
 
 
 def whole(folder: str = "tables") -> str:
-    """Right, mass and sparsity of each condition."""
+    """Accuracy, attention mass and sparsity of each condition."""
     made = []
     for name in distinct(rows("whole", folder), "answer from"):
         of = rows("whole", folder, **{"answer from": name})
@@ -43,7 +43,7 @@ def whole(folder: str = "tables") -> str:
 
 
 def spans() -> str:
-    """Where a row goes, of all queries."""
+    """Distribution of the attention mass over spans, for all queries."""
     of = rows("spans", queries="all", layers="all")
     names = [
         span for span in distinct(of, "span") if any(float(row["mean"]) > 5e-4 for row in of if row["span"] == span)
@@ -59,7 +59,7 @@ def spans() -> str:
 
 
 def classes() -> str:
-    """Each class: its part of the tokens, and of the mass, by the query that predicts the answer."""
+    """Token class -> its shares of the tokens and of the attention mass of the query that predicts the answer."""
     conditions = ("small: own reasoning", "large: small's card")
     made = []
     for sort in distinct(rows("classes"), "class"):
@@ -81,7 +81,7 @@ def overlap() -> str:
 
 
 def bound() -> str:
-    """Half of heads and questions, with 5 to 95%; a column a condition and reading."""
+    """Medians over heads and questions, with 5% and 95% quantiles; one column per condition and reading."""
     names = {
         "kept": "m",
         "tight": "of 2(1 − m)c",
@@ -104,7 +104,7 @@ def bound() -> str:
 
 
 def memory() -> str:
-    """What a capturing pass holds at most."""
+    """Peak memory of a capturing forward pass."""
     measured = json.loads((RESULTS / "attention_memory.json").read_text(encoding="utf-8"))["figures"]["measured"]
     mib = 2**20
     return table(

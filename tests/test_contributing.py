@@ -1,4 +1,4 @@
-"""The walks of CONTRIBUTING.md: its code runs, and what it adds is found wherever such things are listed."""
+"""The walkthroughs in CONTRIBUTING.md: their code runs, and all listings show what they add."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(autouse=True)
 def registries() -> Iterator[None]:
-    """What a test registers is gone after it."""
+    """Restore all registries after a test."""
     rows = list(families.FAMILIES)
     tables = [(table, dict(table)) for table in (run.STRATEGIES, registry._OPENERS, KINDS, question._KINDS)]
     yield
@@ -128,7 +128,7 @@ REPLIES = {
     AnswerKind.FREE_TEXT: ("A cat sits on a mat.", "A dog runs away from it."),
     AnswerKind.JSON: ('{"count": 1}', '{"count": 2}'),
 }
-"""A reply of each kind, and one with another answer."""
+"""Answer kind -> (reply, reply with another answer)."""
 
 
 def test_a_kind_is_found_by_the_command_line_the_gateway_prompts_scores_and_the_docs():

@@ -73,7 +73,7 @@ SOURCES = sorted(Path(cuecard.__file__).parent.rglob("*.py"))
 MOST_FILES, MOST_LINES, MOST_PARAMETERS = 12, 60, 8
 UNCLEAR = re.compile(r"\b(told|whoever|who is asked|as good as gone)\b", re.IGNORECASE)
 FORMATS = {"replay.py", "store.py"}
-"""They write fields that stored files have."""
+"""Files that write field names of stored files."""
 
 
 def nodes(kind: type[ast.AST] | tuple[type[ast.AST], ...]) -> Iterator[tuple[Path, Any]]:
@@ -87,7 +87,7 @@ def test_a_folder_holds_at_most_a_dozen_files():
 
 
 def test_functions_are_short_and_have_few_parameters():
-    """Commands aside, whose parameters are their options."""
+    """Except commands, which have one parameter per option."""
     too_large = []
     for path, node in nodes((ast.FunctionDef, ast.AsyncFunctionDef)):
         given = node.args.posonlyargs + node.args.args + node.args.kwonlyargs

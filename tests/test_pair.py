@@ -33,7 +33,7 @@ def model(name: str, says: str, **how: float) -> ScriptedModel:
 
 @pytest.fixture
 def slow() -> ScriptedModel:
-    """A model that needs an hour for a token."""
+    """A model that takes an hour per token."""
     return model("slow", "3", token_s=3600)
 
 

@@ -1,4 +1,4 @@
-"""A pair between threads and event loops: closing, Ctrl-C and blocking."""
+"""A pair used from several threads and event loops: closing, Ctrl-C and blocking."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_all_models_are_closed_although_one_fails_to_close(small: bool, large: b
     assert [model.closed for model in models] == [1, 1]
     assert len(failed.value.exceptions) == small + large
     assert pair_threads() == []
-    pair.close()  # there is nothing left to close
+    pair.close()  # a second close does nothing
     assert [model.closed for model in models] == [1, 1]
 
 
@@ -130,7 +130,7 @@ def test_ctrl_c_during_a_question_cancels_both_calls():
 
     def interrupt() -> None:
         until_running(models, 2)
-        time.sleep(0.05)  # by now the main thread waits for the answer
+        time.sleep(0.05)  # now the main thread waits for the answer
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
@@ -164,10 +164,10 @@ async def test_loading_images_does_not_block_the_callers_event_loop(monkeypatch:
     loop = asyncio.get_running_loop()
 
     async def nothing() -> None:
-        """Ends at once, unless the event loop is blocked."""
+        """Return at once, unless the event loop is blocked."""
 
     def load(image: object, allow_urls: bool) -> Image:
-        asyncio.run_coroutine_threadsafe(nothing(), loop).result(5)  # raises TimeoutError where the loop is blocked
+        asyncio.run_coroutine_threadsafe(nothing(), loop).result(5)  # raises TimeoutError if the loop is blocked
         return Image(b"png")
 
     monkeypatch.setattr(images, "load", load)

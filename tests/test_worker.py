@@ -1,4 +1,4 @@
-"""Child processes for jobs that may not end: a late, ended or wrong child is replaced."""
+"""Child processes for jobs without a bounded duration: a late, dead or faulty child is replaced."""
 
 from __future__ import annotations
 

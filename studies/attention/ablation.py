@@ -1,13 +1,13 @@
-"""Ablations of a card: some of its tokens hidden from the answer, and cards cut to some of their words.
+"""Ablations of a card: hide some of its tokens from the answer, or cut the card to some of its words.
 
-Masking: an answer is computed again while it does not see the tokens that it attends to most (`key`), as many of the
-others by chance (`other`), those that it attends to least (`least`), or the last ones (`last`). Nothing is hidden from
-the card's own tokens, so what they have gathered of each other stays: this measures what the answer reads of the card.
+Masking: the answer is computed again with some tokens of the card masked: those with the most attention (`key`), as
+many others at random (`other`), those with the least attention (`least`), or the last ones (`last`). Only the answer's
+queries are masked. The card's tokens still attend to each other, so this measures what the answer reads directly.
 
-Cuts: a model reads shorter cards; which answers stay right, and which stay the same? The reasonings, the attention to
-each of their tokens, and the answers without reasoning are those of a run of `cuecard attention`. Beside the shares, a
-card can lack its last sentence, or every word that states its answer: both show whether the answer comes from the
-conclusion or from the steps before it.
+Cuts: a model reads shorter cards; the tables show which answers stay right, and which stay the same. The reasonings,
+the attention to each of their tokens, and the answers without reasoning come from a run of `cuecard attention`. Besides
+the shares, a card can lack its last sentence, or every word that states its answer: both show whether the answer comes
+from the conclusion or from the steps before it.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from cuecard.strategies.card_selection import CardCut, Ending, Weighed, words
 MASKED_SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 CHOICES = ("key", "other", "least", "last")
 WAYS = ("hidden", "alone")
-"""The chosen tokens are hidden, or all of the card but them."""
+"""`hidden`: the chosen tokens are masked. `alone`: all other tokens of the card are masked."""
 CUT_SHARES = (0.1, 0.2, 0.3, 0.5, 0.7)
 SELECTORS = ("attention", "last", "random", "first")
-"""In the order in which cards are read: what follows `first` begins as it does, and is not computed again."""
+"""The order of the cards. Those after `first` begin with the same words, so their common prefix is cached."""
 WHOLE, NOTHING, WITHOUT_END, WITHOUT_ANSWER = "whole", "none", "last sentence removed", "answer struck out"
 LAST = 0.3
-"""The share at the end that is looked at for the answer, and that is also kept without the last sentence."""
+"""The share of a card's end that `ends` searches for the answer; also kept by two cards without the last sentence."""
 
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
@@ -60,7 +60,7 @@ async def append_missing(
     record: Callable[[Asked], Awaitable[dict[str, Any]]],
     listen: Callable[[int], None],
 ) -> None:
-    """Append the records of questions that the file does not have yet, a line each, stored at once."""
+    """Append a line for each question that is not in the file yet, as soon as its record is computed."""
     done = {stored["id"] for stored in read(path)}
     for count, each in enumerate(asked, start=1):
         if each.id not in done:
@@ -71,7 +71,7 @@ async def append_missing(
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Records of a file; an incomplete last line is left out, and computed again."""
+    """Records of a file, [] if it does not exist; an incomplete last line is removed, and later computed again."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
@@ -89,7 +89,7 @@ def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def chosen(mass: Array, share: float, seed: str) -> Mapping[str, Array]:
-    """(tokens,) attention -> places of each choice, all of one size; fewer `other` where there are not so many."""
+    """(tokens,) attention -> as many token positions for each choice; fewer `other` if too few tokens are left."""
     count = max(1, round(share * len(mass)))
     order = np.argsort(-mass, kind="stable")
     others = Random(seed).sample(order[count:].tolist(), min(count, len(mass) - count))
@@ -102,9 +102,10 @@ def chosen(mass: Array, share: float, seed: str) -> Mapping[str, Array]:
 
 
 async def masked(model: Model, prompt: Prompt, answer: str, seed: str) -> dict[str, Any]:
-    """(shares, choices, ways, 2) figures of an answer as lists, and with nothing (`whole`) or all of the card hidden.
+    """Figures of an answer: `masked` (shares, choices, ways, 2), `whole` (nothing hidden), `nothing` (all hidden).
 
-    The figures: whether each token of the answer is still the likeliest, and the log of the answer's probability.
+    The two figures: 1 if every token of the answer is the most likely one, else 0; and the answer's log probability.
+    Raises BadInput if the card is empty.
     """
     whole = await capture(model, prompt, answer, _mass)
     places = whole.spans.of(Span.REASONING)
@@ -126,7 +127,7 @@ async def masked(model: Model, prompt: Prompt, answer: str, seed: str) -> dict[s
 
 
 def _mass(rows: Rows, spans: Spans) -> torch.Tensor:
-    """(tokens of the card,) mean over heads and queries."""
+    """(tokens of the card,): attention, mean over heads and queries."""
     return rows.weights[..., spans.of(Span.REASONING)].mean((0, 1)).cpu()
 
 
@@ -144,7 +145,7 @@ async def run_masking(
     limits: Limits,
     listen: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Questions that the file does not have yet, a line each; those without reasoning are stored as skipped."""
+    """Append masking records of the questions that are not in the file yet; those without reasoning are `skipped`."""
     small, large = models["small"], models["large"]
 
     async def record(one: Asked) -> dict[str, Any]:
@@ -163,7 +164,7 @@ async def run_masking(
 
 
 def masking_table(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each share, choice and way: answers unchanged and loss of log probability, with 95% intervals."""
+    """A row per share, choice and way: share of unchanged answers and log probability lost, with 95% intervals."""
     kept = [record for record in records if "masked" in record]
     clusters = [record["cluster"] for record in kept]
     whole = np.array([record["whole"] for record in kept])
@@ -190,7 +191,7 @@ def _masking_row(
 
 
 def cards(reasoning: str, weighed: Weighed, answer: str, shares: Sequence[float] = CUT_SHARES) -> Mapping[str, str]:
-    """Name -> card; `answer`, a number, is the one that is struck out."""
+    """Name -> card. `answer` is the number that the card `answer struck out` omits."""
     cut = {
         f"{select} {share:g}": CardCut(share, select)(reasoning, weighed if select == "attention" else None)
         for select in SELECTORS
@@ -205,7 +206,7 @@ def cards(reasoning: str, weighed: Weighed, answer: str, shares: Sequence[float]
 
 
 def says(text: str, number: str) -> bool:
-    """Whether a number stands in a text, however its thousands are separated."""
+    """Whether a text contains a number, with or without thousands separators."""
     value = _value(number)
     return value is not None and any(_value(match) == value for match in _NUMBER.findall(text))
 
@@ -218,7 +219,7 @@ def _value(text: str) -> Fraction | None:
 
 
 def ends(reasoning: str, answer: str) -> Mapping[str, bool]:
-    """Where a card says its answer: in its last part, before that, and without the last sentence."""
+    """Whether a card states its answer: in its last part, before that, and without its last sentence."""
     parts = words(reasoning)
     at = len(parts) - len(words(CardCut(LAST, "last")(reasoning)))
     return {
@@ -238,9 +239,9 @@ async def run_cuts(
     at_once: int = 16,
     listen: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Questions of the attention run `looked` that the file `path` does not have yet, a line each.
+    """Append records of the questions of the attention run `looked` that are not in the file `path` yet.
 
-    `at_once`: most cards that are read at once, of one question.
+    `at_once`: the most cards of one question that are read concurrently.
     """
     places = asyncio.Semaphore(at_once)
     seen = {record.meta["id"]: record for _, record in store.records(looked)}
@@ -285,7 +286,7 @@ def _extracted(answer: str, question: Question) -> str:
 
 
 def cut_table(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each card: right and the same answer as the whole card's (Wilson), and words kept."""
+    """A row per card: share of right answers, of answers equal to the whole card's (Wilson), and mean words kept."""
     rows = []
     for name in records[0]["answers"]:
         row: dict[str, Any] = {"card": name, "questions": len(records)}
@@ -299,9 +300,9 @@ def cut_table(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def cut_differences(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Paired on the same questions: each card against the whole one, attention against as many others.
+    """Paired differences on the same questions: each card against the whole one, attention against other selectors.
 
-    Interval and two-sided p, not adjusted, are those of one test, which `compare` chooses.
+    Interval and two-sided p, not adjusted, are those of the test that `compare` chooses.
     """
     against = [(name, WHOLE) for name in records[0]["answers"] if name != WHOLE]
     shares = [name.removeprefix("first ") for name in records[0]["answers"] if name.startswith("first ")]

@@ -1,7 +1,7 @@
-"""Cards cut short, read by the model that wrote them:  python studies/attention/kept.py --help
+"""Shortened cards, read by the model that wrote them:  python studies/attention/kept.py --help
 
-RUN is a run of `cuecard attention` on that task. Writes `kept.jsonl` there question by question (stopped, it goes on),
-then tables and a figure.
+RUN is a run of `cuecard attention` on that task. Appends each question to `kept.jsonl` there (the same command
+resumes), then writes tables and a figure.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def asked(task: str, limit: int | None) -> Iterator[Asked]:
 
 
 def _is(answer: str, gold: str) -> bool:
-    """Whether an answer is this number, however it is written: verifiers of reasoning-gym take no `65,600`."""
+    """Whether an answer is this number in any notation: the verifiers of reasoning-gym do not accept `65,600`."""
     return _number(answer) is not None and _number(answer) == _number(gold)
 
 
@@ -70,13 +70,13 @@ async def work(args: argparse.Namespace) -> None:
 
 
 def adjusted(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of `kept.differences` with Holm's p over all of them."""
+    """The rows of `ablation.cut_differences` with Holm's p over all of them."""
     p = holm({f"{row['card']}|{row['against']}": row["p"] for row in rows})
     return [{**row, "p (Holm)": round(p[f"{row['card']}|{row['against']}"], 4)} for row in rows]
 
 
 def places(run: Path) -> Iterator[dict[str, Any]]:
-    """How many cards say their own answer where."""
+    """A row per part of a card: how many cards state their own answer there (see `ablation.ends`)."""
     own = [record.conditions[LARGE_OWN] for record in _looked(run)]
     found = [ablation.ends("".join(each["pieces"]), str(_number(each["answer"]))) for each in own]
     for name in found[0]:
@@ -87,7 +87,7 @@ def places(run: Path) -> Iterator[dict[str, Any]]:
 
 
 def by_answer(run: Path) -> Iterator[dict[str, Any]]:
-    """Attention to the reasoning, and sparsity, mean over layers and heads, behind right and behind wrong answers."""
+    """Reasoning tokens, attention to them, and sparsity (mean over layers and heads), for right and wrong answers."""
     for right in (True, False):
         some = [each for each in _looked(run) if _is(each.conditions[LARGE_OWN]["answer"], each.meta["gold"]) == right]
         clusters = [record.meta["cluster"] for record in some]

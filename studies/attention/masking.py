@@ -1,6 +1,7 @@
-"""Key tokens of a card hidden from the answer, against as many others:  python studies/attention/masking.py
+"""Mask a card's key tokens from the answer, or as many others:  python studies/attention/masking.py
 
-Writes `masking.jsonl` of the run's directory question by question (stopped, it goes on), then the table and the figure.
+Appends each question to `masking.jsonl` in the folder --out (the same command resumes), then writes the table and the
+figure.
 """
 
 from __future__ import annotations

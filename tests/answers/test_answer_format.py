@@ -1,4 +1,4 @@
-"""The forms that evaluations ask answers in."""
+"""The answer formats that evaluations request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the end of a reasoning concludes."""
+"""The conclusion at the end of a reasoning."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Replies of the corpus: how many are read right, and how many wrong, of the part that no reader is developed on."""
+"""Replies of the corpus: how many are read right, and how many wrong, in both parts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from generate import replies  # noqa: E402
 from measure import Case, cases, measure  # noqa: E402
 
 RIGHT, WRONG = 0.98, 0.003
-"""The least share of replies read right, and the largest of those from which a wrong value is read."""
+"""The least share of replies read right, and the largest share read wrong."""
 
 
 @pytest.mark.parametrize("part", ["develop", "held_out"])
@@ -56,7 +56,7 @@ def test_answers_of_different_values_never_agree() -> None:
 
 
 def _same_quantity(one: Answer, other: Answer, question: Question) -> bool:
-    """Whether the two differ in their units only: 1.5 m and 150 cm."""
+    """Whether the two differ only in units: 1.5 m and 150 cm."""
     return question.kind is AnswerKind.NUMBER and one.text[-1:].isalpha() and other.text[-1:].isalpha()
 
 

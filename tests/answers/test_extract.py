@@ -1,4 +1,4 @@
-"""Replies as models write them, and what a careful human grader would take for their answer; None: no answer."""
+"""Replies in models' own style, and their answers according to a careful human grader; None: no answer."""
 
 from __future__ import annotations
 

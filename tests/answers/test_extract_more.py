@@ -1,7 +1,7 @@
-"""More replies, as served models write them to questions of common benchmarks, and what a careful grader would say.
+"""More replies in the style of served models to questions of common benchmarks, and a careful grader's answers.
 
-Where a grader could still read an answer and we rather abstain, the reply stands in `HARD`: abstaining is allowed
-there, a wrong answer is not.
+`HARD` has the replies that a grader can still read but extraction need not: no answer is allowed there, a wrong one is
+not.
 """
 
 from __future__ import annotations

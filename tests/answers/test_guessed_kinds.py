@@ -1,4 +1,4 @@
-"""The kind of answer, guessed for questions as people type them: what is not surely one of the others is free text."""
+"""The kind of answer, guessed for questions that people type; free text unless another kind is certain."""
 
 from __future__ import annotations
 

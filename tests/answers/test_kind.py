@@ -1,4 +1,4 @@
-"""What kind of answer a question asks for, and which options its text lists."""
+"""The kind of answer that a question requests, and the options that its text lists."""
 
 from __future__ import annotations
 

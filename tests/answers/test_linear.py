@@ -1,4 +1,4 @@
-"""Any text is read in time linear in its length, so that none blocks the event loop."""
+"""Any text is parsed in time linear in its length, so that no text blocks the event loop."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ FRAGMENTS = [
 
 
 def timed(read: Callable[[], object]) -> float:
-    """Processor time, the smaller of two runs: one may collect garbage of other tests."""
+    """CPU seconds, the smaller of two runs, because a run may include garbage collection from other tests."""
     times = []
     for _ in range(2):
         began = time.thread_time()
@@ -93,7 +93,7 @@ def parsed(text: str, size: int) -> None:
 
 
 def readings(text: str) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Everything that the gateway reads of a reply or a question."""
+    """(name, call) of every function with which the gateway parses a reply or a question."""
     for name, question in QUESTIONS.items():
         yield f"extract {name}", lambda question=question: extract(text, question)
     yield "guess_kind", lambda: guess_kind(text)
@@ -236,7 +236,7 @@ _SEARCHING = re.compile(r"\.(?:search|finditer|findall|sub|split)\(")
 
 
 def _patterns() -> Iterator[tuple[str, re.Pattern[str], bool]]:
-    """Every compiled pattern of the room, and whether it is looked for anywhere in a text."""
+    """(name, pattern, whether it is searched anywhere in a text) of every compiled pattern in `cuecard.answers`."""
 
     def within(value: object) -> Iterator[re.Pattern[str]]:
         if isinstance(value, re.Pattern):

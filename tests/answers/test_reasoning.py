@@ -1,4 +1,4 @@
-"""The reasoning parser: reasoning and answer are separated, independent of the borders of the pieces."""
+"""The reasoning parser separates reasoning and answer, however the text is split into pieces."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def cut(text: str, size: int) -> list[str]:
 
 
 def separated(parser: ReasoningParser, pieces: list[str], *, whole: bool = True) -> tuple[str, str]:
-    """Reasoning and answer, by the pieces that came out; they are what the parser keeps, the answer last."""
+    """Reasoning and answer from the parser's pieces; checks that the answer comes last, and the parser's attributes."""
     out = [piece for text in pieces for piece in parser.feed(text)] + parser.end(whole=whole)
     kinds = [piece.is_reasoning for piece in out]
     assert kinds == sorted(kinds, reverse=True)
@@ -281,7 +281,7 @@ UNITS = [
 def test_work_grows_with_the_length_of_the_text(
     setting: str, size: int, unit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counted in characters that are searched for tags."""
+    """Work is the number of characters that are searched for tags."""
     seen = [0]
     lowered = reasoning_tags.lowered
 

@@ -1,4 +1,4 @@
-"""JSON Schemas: which can be used, and which answers fit them."""
+"""JSON Schemas: which are supported, and which answers fit them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How right an answer is."""
+"""Scores of answers."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_the_tolerance_of_numbers_can_be_set() -> None:
         ("stop", ["stop"], 1),
         ("STOP ", ["stop"], 1),
         ("stap", ["stop"], 0.75),
-        ("st", ["stop"], 0),  # a distance of one half is the threshold, and the threshold counts as wrong
+        ("st", ["stop"], 0),  # a distance of one half is the threshold, which counts as wrong
         ("sto", ["stop"], 0.75),
         ("abc", ["xyz", "abd"], 2 / 3),
         ("", [""], 1),

@@ -1,4 +1,4 @@
-"""Replies that may call tools: what is a call, what is an answer, and which calls are the same."""
+"""Replies that may contain tool calls: detection of calls and answers, and equality of calls."""
 
 from __future__ import annotations
 

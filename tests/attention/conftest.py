@@ -1,4 +1,4 @@
-"""Fixtures of the attention tests: the embedded pair, and checkpoints of families that differ."""
+"""Fixtures of the attention tests: the embedded pair, and checkpoints of different families."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VISION = ("gemma3_vision", "qwen3_vl", "qwen2_5_vl", "llava")
 
 @pytest.fixture(scope="session")
 def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LocalModel]:
-    """A family's checkpoint, or one of the pair, in memory with nothing computed."""
+    """A function that loads a family's checkpoint, or one of the pair, with an empty cache."""
     folder, made = tmp_path_factory.mktemp("checkpoints"), {}
 
     def model(family: str) -> LocalModel:
@@ -35,7 +35,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LocalModel
                 source = getattr(tiny, family.removesuffix("_vision"))(folder / family)
             else:
                 source = families.saved(family, folder / family)
-            made[family] = LocalModel.load(source, device="cpu")  # by Transformers
+            made[family] = LocalModel.load(source, device="cpu")  # with Transformers
         made[family].forget()
         return made[family]
 

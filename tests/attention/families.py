@@ -1,4 +1,4 @@
-"""Tiny random checkpoints whose attention has something of its own: groups, sliding windows, soft caps, sinks."""
+"""Tiny random checkpoints with different kinds of attention: groups, sliding windows, soft caps, sinks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def qwen3() -> PreTrainedModel:
 
 
 def gemma2() -> PreTrainedModel:
-    """Windows, and scores bent by tanh: soft caps low enough to matter."""
+    """Sliding windows, and a soft cap (tanh) on scores, low enough to have an effect."""
     config = transformers.Gemma2Config(**SHAPE, **TURNS, attn_logit_softcapping=2.0, query_pre_attn_scalar=16)
     return transformers.Gemma2ForCausalLM(config)
 
@@ -48,7 +48,7 @@ def gemma3() -> PreTrainedModel:
 
 
 def gpt_oss() -> PreTrainedModel:
-    """Windows, and a learned sink a head."""
+    """Sliding windows, and a learned sink per head."""
     config = transformers.GptOssConfig(**SHAPE, **TURNS, num_local_experts=2, num_experts_per_tok=1)
     model = transformers.GptOssForCausalLM(config)
     with torch.no_grad():
@@ -58,7 +58,7 @@ def gpt_oss() -> PreTrainedModel:
 
 
 def gpt_neo() -> PreTrainedModel:
-    """Its attention goes through no interface."""
+    """Its attention does not use Transformers' attention interface."""
     config = transformers.GPTNeoConfig(
         vocab_size=1024, hidden_size=64, num_layers=2, num_heads=2, attention_types=[[["global", "local"], 1]]
     )
@@ -66,7 +66,7 @@ def gpt_neo() -> PreTrainedModel:
 
 
 def saved(family: str, folder: Path) -> Path:
-    """A checkpoint of one of the above, with scores far from even and the demo's words."""
+    """Save a checkpoint of one of the above, with uneven attention scores and the demo's words; returns its folder."""
     torch.manual_seed(0)
     model = globals()[family]()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A run stores question by question, resumes where it stopped, and reports errors in one line."""
+"""A run stores each question when it is done, resumes where it stopped, and reports errors in one line."""
 
 from __future__ import annotations
 

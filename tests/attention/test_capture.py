@@ -1,4 +1,4 @@
-"""Capture equals eager attention, for the answer's queries alone and every shape of attention."""
+"""Capture equals eager attention, for the answer's queries only and every kind of attention."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def everything(rows: Rows, spans: Spans) -> Rows:
 
 
 def eager(model: LocalModel, prompt: Prompt, ids: tuple[int, ...], queries: int) -> Any:
-    """Attentions (layers of (heads, queries, keys)) and logits of one whole forward with eager attention."""
+    """Attentions (layers of (heads, queries, keys)) and logits of one full forward pass with eager attention."""
     checkpoint, inputs = model._network.model, model._reader.inputs(prompt)
     more = len(ids) - len(inputs.ids)
     tensors = {
@@ -139,7 +139,7 @@ def test_a_pass_holds_little_more_than_one_layer_s_row() -> None:
 
 
 def roomy(layer: Any) -> GrowingLayer:
-    """Keys and values that what follows can be written behind, without a copy of them."""
+    """A layer's keys and values with spare room, so that appending does not copy them."""
     tokens = layer.keys.shape[2]
     larger = prefix.with_room(Room(layer.keys, layer.values, tokens), layer.keys, tokens, 4096)
     larger.used = tokens

@@ -1,4 +1,4 @@
-"""Weights of a card's words by local models, and answers while some of the words are hidden."""
+"""Weights of a card's words from local models, and answers with some of the words masked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cards cut to some of their words: the cuts, their reading, and the comparison of answers."""
+"""Cards cut to some of their words: the cuts, the read calls, and the comparison of answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of one layer, against what they must be for rows that are known."""
+"""Figures of one layer for known rows."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_the_bound_is_reached_by_values_that_point_apart() -> None:
 
 
 def test_a_bound_that_does_not_hold_is_a_defect() -> None:
-    negative = torch.tensor([[[1.5, -0.5, 0.0]]])  # no attention: a weight below 0
+    negative = torch.tensor([[[1.5, -0.5, 0.0]]])  # not attention: a weight below 0
     with pytest.raises(CuecardError, match="bound does not hold"):
         bounded(rows(negative, torch.tensor([[[1.0, 0.0], [-1.0, 0.0], [0.0, 0.1]]])), [0, 1, 2], 0.5)
 

@@ -1,4 +1,4 @@
-"""The page of an attention run: whole by itself, worked by mouse and keyboard, and the command that makes it."""
+"""The page of an attention run: self-contained, usable with mouse and keyboard, and the command that writes it."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_tokens_are_shaded_by_the_layer_and_head_that_are_chosen(ran: Path, tmp_
             await choose(tab, "head", "2")
             assert await tab.js(shade) != mean
             assert await tab.js(TOLD) != first
-            # the same text, and it can be marked and copied
+            # the same text, which can be selected and copied
             copied = "(getSelection().selectAllChildren(document.getElementById('card')), getSelection().toString())"
             assert (await tab.js(copied)).split() == card.split()
             await tab.js("document.getElementById('card').focus()")
@@ -190,7 +190,7 @@ def test_the_page_fits_a_phone_and_can_be_read_on_it(ran: Path, tmp_path: Path, 
         async with browser(tmp_path) as tab:
             await tab.open((ran / "report.html").as_uri(), width=390, scheme=scheme)
             assert await tab.js("document.documentElement.scrollWidth") <= 390
-            # the darkest shade, under the page's ink
+            # contrast of the page's text colour on the darkest shade
             ground = (
                 "(() => { const s = document.querySelector('#card span'); s.style.setProperty('--s', 1);"
                 " const box = document.createElement('canvas').getContext('2d', {willReadFrequently: true});"

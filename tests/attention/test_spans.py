@@ -1,4 +1,4 @@
-"""Each token of a prompt belongs to one span, for every way of laying reasoning out and every kind of tokenizer."""
+"""Each token of a prompt belongs to one span, for every card format and every kind of tokenizer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_a_card_is_found_whole_wherever_it_stands(
     assert text(spans, Span.REASONING).strip() == CARD
     assert text(spans, Span.ANSWER) == "7 red"
     assert text(spans, Span.QUESTION).startswith(asked.text)
-    instructed = family == "demo-small" or form is not CardFormat.NOTES  # else the instruction stands behind the card
+    instructed = family == "demo-small" or form is not CardFormat.NOTES  # else the instruction comes after the card
     assert (text(spans, Span.QUESTION).strip() != asked.text) == instructed
     assert len(spans.of(Span.SINK)) == 1
     assert spans.names[-4] is Span.CUE or form is not CardFormat.THINKING

@@ -1,4 +1,4 @@
-"""`cuecard ask` and `cuecard models`, run as a user runs them."""
+"""`cuecard ask` and `cuecard models` on the command line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ JUMP = "Start at cell 2 and jump three times. Which digit do you reach?"
 
 
 def refused(*arguments: object, stdin: bytes = b"", **settings: str) -> str:
-    """What a user reads when the command refuses: one clear line, exit code 2, no traceback."""
+    """Error output of a command that must fail with one line, exit code 2 and no traceback."""
     done = cuecard(*arguments, stdin=stdin, **settings)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert done.stderr.startswith("error: ")
@@ -141,7 +141,7 @@ def test_an_unreachable_hub_is_an_error_at_once(tmp_path):
     assert "cannot ask the Hugging Face hub for nobody/nothing" in refused(
         "ask", COUNT, "--small", "hf:nobody/nothing", **hub
     )
-    assert time.monotonic() - began < 25  # Transformers by itself would wait that long between its attempts
+    assert time.monotonic() - began < 25  # the waits between Transformers' default retries take that long
 
 
 def test_an_empty_question_is_refused(board):

@@ -1,4 +1,4 @@
-"""`cuecard check`: a valid file, with servers that answer or do not."""
+"""`cuecard check` of a valid file, with reachable and unreachable servers."""
 
 from __future__ import annotations
 

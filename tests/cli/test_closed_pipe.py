@@ -1,4 +1,4 @@
-"""What reads the output may close it, as `head` does: no traceback, and the exit code of other programs."""
+"""A reader that closes the output pipe, like `head`: no traceback, and the usual exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`cuecard import` and `cuecard export`, run as a user runs them."""
+"""`cuecard import` and `cuecard export` on the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from predictions import SMALL_SHORT, inspect_log, log_samples, pets, rows, table
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of three prediction files."""
+    """A run imported from three prediction files."""
     folder = tmp_path_factory.mktemp("exchange")
     pets(folder)
     done = cuecard("import", "vlmevalkit", *given(folder, ".xlsx"), "--out", folder / "run")

@@ -1,4 +1,4 @@
-"""Ctrl-C: one line that says what is kept, exit code 130, no traceback."""
+"""Ctrl-C: one line about the stored results, exit code 130, no traceback."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAIN = "from cuecard.cli import main; main()"
 
 
 def interrupted(arguments: list[str], *, until: str, tmp_path: Path) -> tuple[int, str]:
-    """Exit code and standard error of a command that is interrupted once standard error contains `until`."""
+    """(exit code, standard error) of a command that is interrupted when standard error contains `until`."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
     errors = tmp_path / "stderr"
     with errors.open("wb") as file:

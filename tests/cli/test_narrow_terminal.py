@@ -1,4 +1,4 @@
-"""Tables and progress of runs whose arms have long names, on narrow terminals and in pipes: every figure is whole."""
+"""Tables and progress of runs with long arm names, on narrow terminals and in pipes: no number is cut."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FIGURE = re.compile(r"(?<![\w.=(])[+−-]?\d[\d.,%×]*(?: m?s\b)?")
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[ArmTable]]:
-    """What commands print of a run, by the command."""
+    """Command -> the tables that it prints for a run."""
     about, store = run_folder.opened(run_directory(tmp_path_factory.mktemp("narrow") / "run", Pictured(6), ARMS))
     with closing(store):
         (summed,) = summary(about["config"], store)["tasks"].values()

@@ -1,4 +1,4 @@
-"""`--out`: a new folder, an empty one or an earlier run; one that holds anything else is refused at once."""
+"""`--out`: a new or empty folder or an earlier run; a folder with other files is rejected at once."""
 
 from __future__ import annotations
 

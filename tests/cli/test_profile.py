@@ -1,4 +1,4 @@
-"""`cuecard profile`, and the script that runs a whole laboratory with it."""
+"""`cuecard profile`, and the script that runs it on a GPU."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TINY = ["profile", "qwen3-vl-tiny", "--random-weights", "--output-tokens", "1,2"
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A probe takes seconds."""
+    """Replace the hardware probe, which takes seconds."""
     monkeypatch.setattr(profiles, "probe", lambda *_: {"device": "cpu", "dtypes": {}})
 
 

@@ -1,4 +1,4 @@
-"""`cuecard report` and `cuecard compare`, run as a user runs them."""
+"""`cuecard report` and `cuecard compare` on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`cuecard serve`, up to where it listens."""
+"""`cuecard serve`, up to the listening socket."""
 
 from __future__ import annotations
 

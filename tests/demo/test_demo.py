@@ -35,7 +35,7 @@ SHAPES, BOARDS = 4, 10
 
 
 def pair(shapes: int = SHAPES, boards: int = BOARDS) -> dict[str, Model]:
-    """Short answers are guesses for whatever needs a jump; reasoning is right; the reader believes what it reads."""
+    """Simulated models: wrong short answers to jumps (small: also to some others), right answers after reasoning."""
     tasks = *regimes(shapes, boards, 0), BoardsTask("boards", -1, 1, "validation", "examined")
     items = [item for task in tasks for item in task.items()]
 
@@ -56,7 +56,7 @@ def pair(shapes: int = SHAPES, boards: int = BOARDS) -> dict[str, Model]:
 
 
 def examined(tasks: list[Task], models: dict[str, Model], records: list[Record] | None = None) -> tuple[LiveRun, Any]:
-    """The run, and its configuration."""
+    """Run the demo; returns the run and its configuration."""
     study = Study({"small": "demo-small", "large": "demo-large"}, [task.name for task in tasks], ARMS)
     plan = study.plan(tasks, study.seats(models))
     run = virtual_time.run(examine(plan, models, (records if records is not None else []).append))
@@ -175,7 +175,7 @@ def test_a_folder_with_other_files_is_refused_and_one_of_an_earlier_demo_is_not(
 
 @contextmanager
 def simulated() -> Iterator[pytest.MonkeyPatch]:
-    """The models that the command loads are simulated, in virtual time."""
+    """The command loads simulated models, in virtual time."""
     models = pair(2, 3)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(spec, "load", lambda given, role: models[role])
@@ -190,7 +190,7 @@ def invoked(out: Path) -> Result:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
-    """What the command printed, and its folder."""
+    """The command's result, and its folder."""
     out = tmp_path_factory.mktemp("demo") / "demo"
     with simulated():
         return invoked(out), out

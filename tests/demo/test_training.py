@@ -1,4 +1,4 @@
-"""The embedded pair's data and training: rows that say what they should, growth that changes nothing, resuming."""
+"""The embedded pair's data and training: contents of rows, growth that keeps the outputs, resuming."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_matrices_are_updated_as_by_the_muon_of_torch():
             other.grad = own.grad.clone()
         for optimiser in optimisers:
             optimiser.step()
-    for own, other in zip(ours, theirs, strict=True):  # theirs iterates in bfloat16
+    for own, other in zip(ours, theirs, strict=True):  # torch's Muon iterates in bfloat16
         assert torch.allclose(own, other, atol=3e-3)
 
 
@@ -159,7 +159,7 @@ def test_the_supervised_head_is_the_first_head_of_the_model() -> None:
 
 
 def brief(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """Each phase of the small model, a few steps of each."""
+    """Shorten the small model's training: every phase with a few steps."""
     rows = {"look-up": {"look_up_rows": 2}, "both": {"chains": 1, "reason_rows": 2, "read_rows": 1, "drill_rows": 1}}
     phases = (
         Phase("vision", steps),
@@ -192,7 +192,7 @@ def test_training_that_is_killed_goes_on_as_if_nothing_had_happened(monkeypatch:
         pass
 
     whole, step = trained(tmp_path / "whole"), train.Trainee.step
-    for kill_at in (1, 3, 4):  # within a phase, between two, and after its first step
+    for kill_at in (1, 3, 4):  # within a phase, between two phases, and after a phase's first step
 
         def dying(self, *given, taken=iter(range(kill_at))):
             if next(taken, None) is None:

@@ -1,4 +1,4 @@
-"""A request compared with the large model alone, by the request's own calls."""
+"""A request compared with the large model alone, from the request's own calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small files of questions, made on the spot."""
+"""Small files of questions, generated for a test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cuecard.evals.item import Item
 
 
 def png(colour: str = "red", size: int = 8) -> bytes:
-    """A picture in one colour; noise would be as good, but this is small."""
+    """A PNG in one colour, which makes a small file."""
     buffer = io.BytesIO()
     PilImage.new("RGB", (size, size), colour).save(buffer, "PNG")
     return buffer.getvalue()
@@ -27,7 +27,7 @@ def b64(colour: str = "red") -> str:
 
 
 def tsv(path: Path, rows: list[dict[str, Any]], columns: list[str] | None = None) -> Path:
-    """Rows as pandas writes them: tabs, quotes only where needed, nothing for what is not there."""
+    """Write rows as pandas does: tabs, quotes only if needed, an empty cell for a missing value."""
     columns = columns or list(dict.fromkeys(name for row in rows for name in row))
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, delimiter="\t", lineterminator="\n", restval="")

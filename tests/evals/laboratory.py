@@ -1,4 +1,4 @@
-"""A small laboratory: a task of made-up items, and a pair that says what the test wants."""
+"""A small laboratory: a task of made-up items, and a scripted pair."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ARMS = ("short:small", "short:large", "reason:small", "reason:large", "transfer"
 
 @dataclass(frozen=True)
 class MadeUp:
-    """Numbered questions, each about an image of its own, the right answer being A."""
+    """Numbered questions, each with its own image; the right answer is A."""
 
     count: int = 4
     name: str = "made-up"
@@ -42,7 +42,7 @@ class MadeUp:
 
 
 def says(answers: Mapping[Mode, str], first_s: float = 0.0, token_s: float = 0.0) -> Callable[[Prompt], Says]:
-    """The same for every question, by mode."""
+    """A script with the same answer to every question of a mode."""
 
     def one(prompt: Prompt) -> Says:
         reasoning = "I look at it. It is red. So it is A." if prompt.mode is Mode.REASON else ""
@@ -57,7 +57,7 @@ LARGE = {Mode.SHORT: "C", Mode.REASON: "A", Mode.READ: "A"}
 
 @dataclass
 class Laboratory:
-    """A pair, a task, arms, and a store in a folder."""
+    """A pair, a task, arms, and a folder with their store."""
 
     folder: Path
     task: Any = field(default_factory=MadeUp)
@@ -90,7 +90,7 @@ class Laboratory:
         return Store(self.folder / "run.sqlite")
 
     def run(self, **options: Any) -> RunProgress:
-        """Until it is done, in real time."""
+        """Run until done, in real time."""
         plan = Plan([self.task], parse_all(self.arms, self.policy), self.seats, **{**self.options, **options})
         store = self.store()
         try:
@@ -99,7 +99,7 @@ class Laboratory:
             store.close()
 
     def answers(self) -> dict[tuple[str, str], Record]:
-        """By item and arm."""
+        """The stored answers by (item, arm)."""
         store = self.store()
         try:
             return {(answer["id"], answer["arm"]): answer for answer in store.answers()}

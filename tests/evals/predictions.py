@@ -1,4 +1,4 @@
-"""Six questions about pets, and files of the answers of two models, as other tools write them."""
+"""Six questions about pets, and files of two models' answers in the formats of other tools."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SMALL_REASON = [
     "B",
     "<think>it is",
 ]
-# agreed: 0 and 4, confirmed: 1; no file holds what the large model answers to the reasoning about 2, 3 and 5
+# agreed: 0 and 4, confirmed: 1; no file has the large model's answers to the reasoning about 2, 3 and 5
 RESOLVED = {"0": "agreed", "4": "agreed", "1": "confirmed"}
 FILES = {("small", Mode.SHORT): SMALL_SHORT, ("large", Mode.SHORT): LARGE_SHORT, ("small", Mode.REASON): SMALL_REASON}
 
@@ -49,7 +49,7 @@ def pets(folder: Path, **changes: Any) -> Path:
 
 
 def rows(message: Sequence[Any], **columns: Any) -> list[dict[str, Any]]:
-    """As VLMEvalKit keeps them: the data's columns less the image, and the prediction; None: no such row."""
+    """Rows in VLMEvalKit's format: the data's columns without the image, and the prediction; None: no such row."""
     return [
         {"index": index, "question": f"Which pet is number {index}?", "A": "a cat", "B": "a dog", "C": "a cow",
          "answer": GOLDS[index], "prediction": text} | columns
@@ -59,7 +59,7 @@ def rows(message: Sequence[Any], **columns: Any) -> list[dict[str, Any]]:
 
 
 def table(path: Path, given: Sequence[Mapping[str, Any]]) -> Path:
-    """Rows as .xlsx, .tsv or .json."""
+    """Write rows as .xlsx, .tsv or .json."""
     columns = list(dict.fromkeys(name for row in given for name in row))
     if path.suffix == ".json":
         path.write_text(json.dumps(list(given)), encoding="utf-8")
@@ -77,7 +77,7 @@ def table(path: Path, given: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def samples(path: Path, message: Sequence[Any], **columns: Any) -> Path:
-    """As lmms-eval logs them: the raw reply beside the filtered one where they differ."""
+    """Write samples in lmms-eval's format: the filtered reply, and the raw one if it differs."""
     lines = []
     for doc, text in enumerate(message):
         if text is not None:
@@ -91,7 +91,7 @@ def samples(path: Path, message: Sequence[Any], **columns: Any) -> Path:
 
 
 def harness(path: Path, message: Sequence[Any], filters: Sequence[str] = ("none",), **columns: Any) -> Path:
-    """As lm-evaluation-harness logs them: a line for each filter, and every value a text."""
+    """Write samples in lm-evaluation-harness' format: a line per filter and reply."""
     lines = [
         {"doc_id": doc, "doc": {"question": f"Which pet is number {doc}?"}, "target": GOLDS[doc],
          "arguments": {"gen_args_0": {"arg_0": f"Question: pet {doc}", "arg_1": {"until": ["\n\n"]}}},
@@ -106,7 +106,7 @@ def harness(path: Path, message: Sequence[Any], filters: Sequence[str] = ("none"
 
 
 def log_samples(message: Sequence[Any], **fields: Any) -> list[dict[str, Any]]:
-    """As inspect_ai logs them: without what is None, and reasoning as a part of the message."""
+    """Samples in inspect_ai's format: none for None, and reasoning as a part of the message's content."""
     found = []
     for id, text in enumerate(message):
         if text is None:
@@ -125,7 +125,7 @@ def log_samples(message: Sequence[Any], **fields: Any) -> list[dict[str, Any]]:
 
 
 def inspect_log(path: Path, given: Sequence[Mapping[str, Any]], model: str = "mockllm/model") -> Path:
-    """Samples as a log of inspect_ai, .json or .eval."""
+    """Write samples as an inspect_ai log, .json or .eval."""
     header = {"version": 2, "status": "success", "eval": {"task": "pets", "model": model}}
     if path.suffix == ".json":
         path.write_text(json.dumps({**header, "samples": list(given)}), encoding="utf-8")
@@ -140,7 +140,7 @@ def inspect_log(path: Path, given: Sequence[Mapping[str, Any]], model: str = "mo
 
 
 def written(folder: Path, form: str = "vlmevalkit", suffix: str = ".tsv") -> dict[tuple[str, Mode], Path]:
-    """The three files that `mutual` needs."""
+    """Write the three files that `mutual` needs."""
     found = {}
     for (role, mode), message in FILES.items():
         name = f"{role}-{mode}"
@@ -161,7 +161,7 @@ def imported(
     form: str = "vlmevalkit",
     reader: CardReader | None = None,
 ) -> tuple[ImportResult, Record]:
-    """The run of these files in `folder/run`: what became of it, and its summary."""
+    """Import these files as a run in `folder/run`; returns the import's result and the run's summary."""
     task = open_task(f"tsv:{folder / 'Pets.tsv'}")
     known = places(task)
     paths = {kind: [given] if isinstance(given, Path) else given for kind, given in files.items()}
@@ -175,7 +175,7 @@ def imported(
 
 
 def only(summary: Record) -> Record:
-    """The summary of the one task's arms."""
+    """The summaries of the arms of the only task."""
     (task,) = summary["tasks"].values()
     arms: Record = task["arms"]
     return arms

@@ -1,4 +1,4 @@
-"""What rules let through is counted as the strategies decide, and shared error is separated from coincidence."""
+"""Acceptance rules are evaluated as the strategies decide, and shared errors are separated from coincidence."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_records_become_short_answers_and_unscored_ones_are_left_out():
 
 
 def guesses(count: int, shared: float, others: int | None = 3) -> list[ShortAnswers]:
-    """Two models wrong in 30%, three ways; a share of the errors is common to both, the others are independent."""
+    """Two models with 30% errors of three values; a share `shared` of answers is equal, the others are independent."""
     rng, made = random.Random(5), []
     for place in range(count):
         small, large = (0 if rng.random() > 0.3 else rng.randint(1, 3) for _ in range(2))

@@ -1,4 +1,4 @@
-"""Figures beside the mean, on scores whose figures can be worked out by hand."""
+"""Figures besides the mean, for scores that can be worked out by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cuecard.evals.analysis.aggregates import AGGREGATES, ScoredReply
 
 
 def figures(name, *scored):
-    """Of (category, score, what the item has besides)."""
+    """Figures of the aggregate `name` for replies (category, score, further fields of the item)."""
     replies = [
         ScoredReply({"category": category, "group": None, "extra": None, **more}, "", float(score))
         for category, score, more in scored
@@ -31,7 +31,7 @@ def test_mmes_points_are_accuracy_and_accuracy_plus_of_each_task_added_up():
         *pair("color", "1", 1, 1),  # color: 75 + 50
         *pair("color", "2", 1, 0),
         *pair("code_reasoning", "1", 1, 1),  # 100 + 100
-        *pair("existence", "1", 1),  # the other question was not answered
+        *pair("existence", "1", 1),  # the image's other question was not answered
     )
     assert result == {"accuracy_plus": pytest.approx(2 / 3), "perception": 125, "cognition": 200, "total": 325}
 

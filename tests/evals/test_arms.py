@@ -1,4 +1,4 @@
-"""Arms as they are written."""
+"""The notation of arms."""
 
 from __future__ import annotations
 

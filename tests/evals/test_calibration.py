@@ -1,4 +1,4 @@
-"""Acceptance tables: weights that are recovered, probabilities that hold, and data that show too little."""
+"""Acceptance tables: weights are recovered, probabilities are calibrated, and too few data are reported."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TRUE = AcceptanceTable(
 
 
 def drawn(count: int, seed: int = 1, table: AcceptanceTable = TRUE) -> list[ShortAnswers]:
-    """Answers that are right with the table's probability; a fifth without a probability of the small model."""
+    """Answers that are right with the table's probability; a fifth have no confidence of the small model."""
     rng, made = random.Random(seed), []
     for place in range(count):
         kind, same = rng.choice(["number", "yes_no"]), rng.random() < 0.6
@@ -70,7 +70,7 @@ def test_probabilities_hold_on_other_questions_and_cross_fitted_figures_say_so()
     for rule in CALIBRATED_RULES:
         found = rule_results(rule, others, fitted.table)
         assert found.accepted > 100
-        # what is accepted is right with at least p each, so on average more often
+        # each accepted answer is right with probability >= p, so their mean accuracy is higher
         assert found.wrong / found.accepted < 1 - rule.least + 0.005
     pairs = [
         (fitted.table.probability(each.kind, each.same, each.confidence or 0, each.small_confidence), each.large_right)
@@ -120,7 +120,7 @@ def test_agreement_and_a_surer_large_model_never_count_against_an_answer():
 
 
 def test_questions_are_judged_without_those_about_the_same_image():
-    # each kind is asked about one image alone, and always right there: judged without it, it is as good as all others
+    # kind 0 has one image, and is always right there: judged without this image, it is no better than other kinds
     answers = [replace(each, kind=f"kind {place % 8}", cluster=f"{place % 8}") for place, each in enumerate(drawn(800))]
     answers = [replace(each, large_right=True) if each.kind == "kind 0" else each for each in answers]
     alike = [replace(each, cluster=f"{place}") for place, each in enumerate(answers)]

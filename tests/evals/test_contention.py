@@ -1,4 +1,4 @@
-"""What two calls at once keep of their pace is measured as it is replayed."""
+"""The pace of two concurrent calls is measured in the same way as it is replayed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUESTIONS = [Question(f"Which, {number}?") for number in range(3)]
 
 
 class Working(ScriptedModel):
-    """Every call is so many seconds of work on a machine."""
+    """Every call takes `seconds` of work on a machine."""
 
     def __init__(self, machine: Machine, seconds: float) -> None:
         super().__init__("working", lambda prompt: Says())

@@ -1,4 +1,4 @@
-"""The store and the directory of a run: stored rows stay, broken ones are found, processes keep out of each other."""
+"""The store and directory of a run: stored rows persist, corrupt rows are detected, processes exclude each other."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_sound_row_under_the_key_of_another_is_found(store, tmp_path):
 def test_a_log_that_is_torn_at_its_end_loses_its_last_transaction_and_nothing_else(store, tmp_path, torn):
     put_all(store)
     store.put([CallRow("last", CALL)])
-    for name in ("run.sqlite", "run.sqlite-wal"):  # as a power cut would leave them: nothing was closed
+    for name in ("run.sqlite", "run.sqlite-wal"):  # as after a power cut: nothing was closed
         (tmp_path / "cut").mkdir(exist_ok=True)
         shutil.copy(tmp_path / name, tmp_path / "cut" / name)
     os.truncate(tmp_path / "cut" / "run.sqlite-wal", (tmp_path / "run.sqlite-wal").stat().st_size - torn)
@@ -150,7 +150,7 @@ def test_images_are_kept_up_to_a_size_and_left_out_beyond_it(tmp_path):
 def test_a_full_disk_is_reported_and_stored_rows_stay(store, tmp_path):
     put_all(store)
     pages = store._writer.execute("PRAGMA page_count").fetchone()[0]
-    store._writer.execute(f"PRAGMA max_page_count = {pages}")  # SQLite then answers as on a full disk
+    store._writer.execute(f"PRAGMA max_page_count = {pages}")  # SQLite then fails as on a full disk
     with pytest.raises(CannotStore, match="disk is full"):
         store.put([CallRow("k9", CALL | {"answer": "A" * 100_000})])
     store._writer.execute("PRAGMA max_page_count = 100000")
@@ -195,7 +195,7 @@ def test_another_configuration_is_refused_with_what_differs(tmp_path):
     }.items():
         with pytest.raises(BadInput, match=result):
             RunFolder(tmp_path, About(CONFIG | change, {}))
-    with RunFolder(tmp_path, ABOUT):  # and the lock was let go
+    with RunFolder(tmp_path, ABOUT):  # the lock was released
         pass
 
 

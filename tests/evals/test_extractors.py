@@ -1,4 +1,4 @@
-"""Three readers of the same replies: the strictest, ours, and VLMEvalKit's as it is described."""
+"""Three extractors on the same replies: the strictest, ours, and VLMEvalKit's as documented."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ THERE = Question("Is there a dog?", kind=AnswerKind.YES_NO)
 COUNT = Question("How many dogs are there?", kind=AnswerKind.NUMBER)
 COLOUR = Question("Which colour is the dog?", kind=AnswerKind.SHORT_TEXT)
 
-# Replies that parsers disagree about, with what a reader would say and what VLMEvalKit was seen to say.
+# Replies that parsers disagree about: (reply, a careful reader's answer, VLMEvalKit's observed answer).
 TRAPS = [
     ("The answer is B. Note that option A is a common distractor.", "B", "B"),
     ("First I thought the answer is A, but after checking, the answer is D.", "D", "A"),
@@ -28,7 +28,7 @@ TRAPS = [
 @pytest.mark.parametrize(("reply", "meant", "seen"), TRAPS, ids=[reply[:30] for reply, _, _ in TRAPS])
 def test_vlmevalkits_reading_has_its_known_slips_and_ours_has_not(reply, meant, seen):
     assert vlmevalkit(reply, FRUIT) == seen
-    assert ours(reply, FRUIT) in (meant, None)  # never another one
+    assert ours(reply, FRUIT) in (meant, None)  # never a different answer
 
 
 @pytest.mark.parametrize("name", EXTRACTORS)

@@ -1,4 +1,4 @@
-"""Open answers that a judge grades: its grades are shown with an interval, and stay apart from every score."""
+"""Open answers graded by a judge: grades are shown with an interval, and kept apart from all scores."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ARMS = ("short:small", "short:large")
 
 @dataclass(frozen=True)
 class OpenQuestions:
-    """Each needs two elements; the even ones reading besides seeing."""
+    """Questions whose answer has two elements. Category of even ones: `ocr,rec`; of odd ones: `rec`."""
 
     name: str = "open"
     revision: str = "1"
@@ -56,7 +56,7 @@ def run(tmp_path):
 
 
 def graded(monkeypatch, run, grades, *words):
-    """What the command prints under a judge whose reply to a text is `grades(text)`."""
+    """The command's result with a judge that replies `grades(text)`, and the texts that it was sent."""
     heard = []
 
     def says(prompt):

@@ -1,4 +1,4 @@
-"""Benchmarks by name, on small files of the very shape of their data sets."""
+"""Benchmarks by name, on small files in the format of their data sets."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ SHOWN = {
     "blink": [["red", "blue", "red"]],
     "mmmu": [["red", "blue"], ["blue"]],
 }
-"""The images of every question, where it is not one and the same."""
+"""The images of each question, for benchmarks with other images than one red one per question."""
 
 
 def parquet(path: Path, rows: list[dict]) -> Path:

@@ -1,4 +1,4 @@
-"""Files of VLMEvalKit, lmms-eval and inspect_ai: what is read from them, what is refused, what is written."""
+"""Files of VLMEvalKit, lmms-eval and inspect_ai: values read from them, refused files, and written files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def known(folder_, **changes):
 
 
 def refusal(read, path, places_) -> str:
-    """What a reader refuses a file with: one line, and what to do."""
+    """The error with which a reader refuses a file: one line, and a hint."""
     with pytest.raises(BadInput) as refused:
         source("small", Mode.SHORT, path, read, places_)
     assert refused.value.hint
@@ -152,7 +152,7 @@ def test_letters_close_up_where_a_row_leaves_one_out(tmp_path):
 
 
 def run(folder_):
-    """A run of three files, three questions of `mutual` unresolved."""
+    """A run imported from three files, with three questions of `mutual` unresolved."""
     pets(folder_)
     imported(folder_, written(folder_))
     return folder_ / "run"
@@ -223,7 +223,7 @@ def test_what_is_exported_for_lmms_eval_is_read_as_it_was(tmp_path):
     first = json.loads(log.read_text().split("\n")[0])
     assert first["resps"] == ["<think>\nfur\n</think>\n\nA"]
     assert (first["filtered_resps"], first["doc_id"], first["target"], first["score"]) == ("A", 0, "A", 1.0)
-    assert first["token_counts"] == [None]  # a sum over what is not known would be too small
+    assert first["token_counts"] == [None]  # a sum without the unknown counts would be too small
     again = lmms.read(log, places(open_task(f"tsv:{tmp_path / 'Pets.tsv'}")))
     assert [reply.answer for reply in again] == ["A", "B", "C", "C", "B", ""]
     result = json.loads(results.read_text())
@@ -249,7 +249,7 @@ def test_questions_without_an_answer_of_the_arm_are_left_out_and_counted(tmp_pat
     log, results = lmms.write(answers, tmp_path / "out", NOW)
     assert json.loads(results.read_text())["n-samples"]["Pets"] == {"original": 6, "effective": 3}
     thoughts = {row.item["id"]: row.thinking for row in answers.rows}
-    assert thoughts == {"0": None, "1": "it barks", "4": None}  # what settled a question without reasoning has none
+    assert thoughts == {"0": None, "1": "it barks", "4": None}  # None: agreed without reasoning
     assert [json.loads(line)["cuecard"]["route"] for line in log.read_text().splitlines()] == [
         RESOLVED[id] for id in ("0", "1", "4")
     ]

@@ -1,4 +1,4 @@
-"""Logs of inspect_ai and lm-evaluation-harness: what is read from them, and what is refused."""
+"""Logs of inspect_ai and lm-evaluation-harness: values read from them, and refused logs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHORT = ("small", Mode.SHORT)
 
 
 def first(tmp_path, **fields):
-    """The reply of a log with one sample, so changed."""
+    """The reply in a log of one sample with these fields changed."""
     path = inspect_log(tmp_path / "a.json", log_samples(["A"], **fields))
     return next(inspect_logs.read(path, known(tmp_path)))
 
@@ -98,7 +98,7 @@ def test_a_reply_that_was_cut_is_known_as_one_and_a_short_one_does_not_stand(tmp
     found = answers(tmp_path / "run", f"{mode}:small")
     if mode is Mode.REASON:
         assert [found[id]["truncated"] for id in "012"] == [False, True, True]
-    else:  # a strategy asks again then, and that reply is in no file
+    else:  # a strategy would make a second request, and its reply is in no file
         (lacks,) = unresolved(filled).values()
         assert ("was cut off" in next(iter(lacks)), sum(lacks.values())) == (True, 2)
 
@@ -183,7 +183,7 @@ def test_a_broken_sample_is_refused_with_its_name_in_the_zip(tmp_path, text, exp
 def test_a_compression_that_this_python_does_not_have_is_named_with_what_to_do(tmp_path):
     path = inspect_log(tmp_path / "a.eval", log_samples(["A"]))
     data = path.read_bytes()
-    for mark, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):  # the method, in both headers of every file
+    for mark, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):  # the compression method, in both headers of every file
         places_ = [place for place in range(len(data)) if data.startswith(mark, place)]
         for place in places_:
             data = data[: place + at] + struct.pack("<H", 95) + data[place + at + 2 :]
@@ -200,7 +200,7 @@ def test_several_logs_are_one_run_if_no_question_is_in_two_of_them(tmp_path):
     _, summary = imported(tmp_path, {SHORT: logs}, "inspect")
     assert only(summary)["short:small"]["answered"] == 6
     assert list(summary["config"]["imported"]["files"]) == ["small-short", "small-short-2"]
-    imported(tmp_path, {SHORT: logs[::-1]}, "inspect")  # the same run, whichever comes first
+    imported(tmp_path, {SHORT: logs[::-1]}, "inspect")  # the same run in either order
     again = inspect_log(tmp_path / "again.json", given[:1])
     with pytest.raises(BadInput, match=r"question '0' is answered in .*0\.json and in .*again\.json"):
         imported(tmp_path, {SHORT: [*logs, again]}, "inspect")

@@ -1,4 +1,4 @@
-"""Predictions of other tools become a run: routes follow, nothing is made up, what is not known is reported."""
+"""Predictions of other tools become a run: routes follow from them, no value is invented, unknown ones are reported."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_tokens_that_a_file_holds_are_kept(tmp_path):
     assert only(summary)["reason:small"]["tokens"]["small"] == {
         "prompt": 5400, "cached": None, "completion": 240, "reasoning": 180, "wasted": None, "calls": 6,
     }  # fmt: skip
-    assert only(summary)["mutual"]["tokens"]["small"]["completion"] is None  # those of the short calls are not known
+    assert only(summary)["mutual"]["tokens"]["small"]["completion"] is None  # the short calls have no token counts
     assert calls(tmp_path / "run")[-1]["imported"]["where"].startswith("line ")
 
 
@@ -122,7 +122,7 @@ def test_a_given_model_reads_the_cards_that_no_file_answers(tmp_path):
     assert "bounds" not in only(summary)["mutual"]
     reads = [call for call in calls(tmp_path / "run") if call["mode"] == "read"]
     assert all(call["end_s"] >= 0.01 for call in reads)
-    assert found["2"]["latency"]["total_s"] is None  # the other calls of this answer have no times
+    assert found["2"]["latency"]["total_s"] is None  # the answer's other calls have no times
     again, _ = imported(tmp_path, written(tmp_path), reader=CardReader(ScriptedModel("big", []), "demo-large"))
     assert again.calls_made == 0
 
@@ -221,7 +221,7 @@ def test_questions_of_one_group_are_bounded_as_a_whole(tmp_path):
         files[kind] = table(tmp_path / f"{'-'.join(kind)}.json", given)
     _, summary = imported(tmp_path, files)
     arm = only(summary)["mutual"]
-    # groups {0, 3}, {1, 4}, {2, 5}: the second is wholly resolved and right
+    # groups {0, 3}, {1, 4}, {2, 5}: only the second is completely resolved, and right
     assert arm["circular"]["bounds"] == {"low": pytest.approx(1 / 3), "high": 1.0}
 
 
@@ -230,7 +230,7 @@ def test_bounds_hold_the_accuracy_whatever_the_unresolved_answers_are():
     resolved = [{"id": "0", "score": 1.0}, {"id": "1", "score": 0.0}]
     result = bounds(resolved, items, {"2": "", "3": ""})
     assert (result["low"], result["high"]) == (0.25, 0.75)
-    items["3"]["golds"] = []  # what is right is not known, so it has no part in any accuracy
+    items["3"]["golds"] = []  # without a gold answer, it counts in no accuracy
     result = bounds(resolved, items, {"2": "", "3": ""})
     assert (result["low"], result["high"]) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
 

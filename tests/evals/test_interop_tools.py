@@ -1,4 +1,4 @@
-"""Round trips with the other tools themselves, where they are installed (tests/servers/test_exchange_tools.py)."""
+"""Round trips with the other tools themselves, if they are installed (tests/servers/test_exchange_tools.py)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from cuecard.evals import run_folder
 from cuecard.evals.interop import exports, inspect, inspect_logs, lm_eval, lmms, vlmevalkit
 from cuecard.evals.interop.replies import source
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the tools' own
+pytestmark = pytest.mark.filterwarnings("ignore")  # the tools' own warnings
 QUESTIONS = [
     {"question": f"Which pet is number {number}?", "choices": ["a cat", "a dog", "a cow"], "answer": gold}
     for number, gold in enumerate(GOLDS)
 ]
 REASONED = ["A", "B", "C", "C", "B", ""]
-"""What `SMALL_REASON` answers."""
+"""The answers in `SMALL_REASON`."""
 
 
 def tool(module):
@@ -149,7 +149,7 @@ def test_lmms_eval_takes_an_exported_sample_log_for_a_baseline(tmp_path):
     assert results["results"]["Pets"]["score,none"] == pytest.approx(4 / 6)
 
 
-@pytest.mark.parametrize("form", ["xlsx", "tsv"])  # of .json it makes a list, which its scorer does not take
+@pytest.mark.parametrize("form", ["xlsx", "tsv"])  # it loads .json as a list, which its scorer does not accept
 def test_vlmevalkit_scores_an_exported_file_as_we_do(tmp_path, form, monkeypatch):
     monkeypatch.setenv("LMUData", str(tmp_path))
     monkeypatch.setenv("PRED_FORMAT", form)

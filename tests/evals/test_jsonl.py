@@ -1,4 +1,4 @@
-"""Question sets of one's own: JSONL and a folder of images."""
+"""A user's own question sets: JSONL and a folder of images."""
 
 from __future__ import annotations
 

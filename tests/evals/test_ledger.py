@@ -1,4 +1,4 @@
-"""What was spent adds up, and records that contradict themselves are refused."""
+"""Token counts add up, and records that contradict themselves are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets of any columns, by a file that says which column is what."""
+"""Data sets with any columns, by a file that maps them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schemes at equal budgets: mixtures, the oracle, the choice on other questions, and what the command shows."""
+"""Schemes at equal budgets: mixtures, the oracle, the choice on other questions, and the command's output."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_an_unknown_scheme_is_refused_with_the_nearest_one():
 
 
 def model(name: str, right: float, token_s: float) -> ScriptedModel:
-    """Right by its reasoning on every question but one in ten, and short on a share of them, knowing on which."""
+    """Right after reasoning on nine of ten questions; short answers are right on a share of them, with confidence."""
 
     def says(prompt: Prompt) -> Says:
         number = int(prompt.turns[-1].text.split("Question ")[1].split(":")[0])
@@ -219,7 +219,7 @@ BASELINES = ("ladder", "vote/samples=4/window=2", "panel/samples=2", "steps", "s
 
 
 def stepwise(name: str, grades: dict[str, str]) -> ScriptedModel:
-    """Reasons in four steps, behind those that stand there already; grades a step by a word in it."""
+    """Reasons in four steps, less those already in the prompt; grades a step by a word in it."""
     steps = [f"In the {where} corner there is one {what} more." for where, what in zip("ABCD", "wxyz", strict=True)]
 
     def says(prompt: Prompt) -> Says:
@@ -239,7 +239,7 @@ def test_baselines_composed_of_stored_calls_do_what_they_do_with_models(tmp_path
     laboratory = Laboratory(tmp_path, MadeUp(1), BASELINES, *pair())
     laboratory.run()
     with closing(laboratory.store()) as store:
-        summary_of(laboratory.config, store)  # raises where tokens or routes do not add up
+        summary_of(laboratory.config, store)  # raises if tokens or routes do not add up
     answers = laboratory.answers()
     (item,) = MadeUp(1).items()
     for arm in parse_all(BASELINES):

@@ -1,4 +1,4 @@
-"""Placebo cards, and the reader that gets them."""
+"""Placebo cards and their reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules that benchmarks publish, on cases worked by hand; each test names where the rule stands."""
+"""The published rules of benchmarks, on cases worked by hand; each test names the source of its rule."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_answers_are_normalised_as_the_vqa_server_does(text, normalised):
     ],
 )
 def test_ocrbench_wants_the_answer_within_the_reply(reply, golds, without_spaces, value):
-    """OCRBench's `example.py`: small letters and line breaks as spaces; HME100k as written, without spaces."""
+    """OCRBench's `example.py`: lower case, line breaks as spaces; HME100k: original case, without spaces."""
     assert published.contained(reply, golds, without_spaces) is value
 
 
@@ -109,7 +109,7 @@ def test_mmmus_open_answers_are_looked_for_behind_is_so_answer_and_the_last_equa
     ],
 )
 def test_mmmus_choices_are_the_last_letter_in_brackets_else_alone_else_the_option_itself(reply, letter):
-    """MMMU's `parse_multi_choice_response`, but for the option that it draws by chance where it finds none."""
+    """MMMU's `parse_multi_choice_response`, except the random option that it returns if it finds none."""
     assert published.mmmu_letter(reply, COLOURS) == letter
 
 

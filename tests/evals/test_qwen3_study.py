@@ -1,4 +1,4 @@
-"""The committed studies of Qwen3-VL, whole: on small files of the benchmarks' shapes, against two scripted servers."""
+"""The committed studies of Qwen3-VL, end to end: small files in the benchmarks' formats, two scripted servers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REASONING = "The picture shows it. It is plain to see."
 
 
 def says(request: Received) -> Completion:
-    """Prose, as an Instruct model is asked for it, or an answer at once; of the kind that the instruction names."""
+    """An answer of the kind that the instruction names; reasoning in prose first, if the instruction requests it."""
     text = json.dumps(request.body["messages"][-1])
     answer = next((message for words, message in ANSWERS.items() if words in text), "none")
     if "Think step by step" in text and REASONING not in text:
@@ -35,7 +35,7 @@ def says(request: Received) -> Completion:
 
 
 def rows(name: str) -> list[dict[str, Any]]:
-    """Two questions of a benchmark; rotations of one stay as they are."""
+    """Two questions of a benchmark; for mmbench, its rows of rotations unchanged."""
     if name == "mmbench":
         return ROWS[name]
     first = ROWS[name][0]
@@ -44,7 +44,7 @@ def rows(name: str) -> list[dict[str, Any]]:
 
 
 def local(study: Path, folder: Path, urls: dict[str, str]) -> Path:
-    """The study with files for its benchmarks and addresses of these servers, as a file; all else as it is."""
+    """Write the study with files for its benchmarks and these servers' URLs, otherwise unchanged; returns the file."""
     text = study.read_text(encoding="utf-8")
     for name in tomllib.loads(text)["tasks"]:
         path = parquet(folder / f"{name}.parquet", rows(name))

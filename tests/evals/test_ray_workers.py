@@ -1,4 +1,4 @@
-"""`--ray`: the same run on a cluster of this machine, its workers killed; and what is refused."""
+"""`--ray`: the same run on a local cluster, with workers killed; and refused options."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ TELLS = "a worker died: what it had in hand goes to others"
 
 
 def hands(driver: int) -> list[int]:
-    """The processes of workers that this one has started, by way of Ray's own."""
+    """Process ids of Ray workers that descend from the process `driver`."""
     parents, found = dict[int, int](), []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             result = (folder / "stat").read_text()
             name = (folder / "cmdline").read_bytes()
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended
             continue
         parents[int(folder.name)] = int(result.rpartition(")")[2].split()[1])
         if name.startswith(b"ray::RayActor"):

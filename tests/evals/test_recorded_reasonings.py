@@ -1,4 +1,4 @@
-"""Reasonings that were written before are found by the id of their question."""
+"""Recorded reasonings are found by the id of their question."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stored calls: which are the same, and what they cost in the arms that replay them."""
+"""Stored calls: which requests are equal, and the cost of calls in the arms that replay them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ COLD = {"extra_s": 0.4, "cached_tokens": 2}
 
 
 def call(mode: Mode, answer: str, first_s: float, end_s: float, **changes: object) -> Record:
-    """A stored call: 100 prompt tokens, 90 of them cached, one of answer, 10 of reasoning if it reasons."""
+    """A stored call: 100 prompt tokens, 90 of them cached, 1 answer token, 10 reasoning tokens if it reasons."""
     thinks = mode is Mode.REASON
     counts = {"prompt_tokens": 100, "cached_tokens": 90, "completion_tokens": 11 if thinks else 1}
     return {
@@ -60,14 +60,14 @@ def call(mode: Mode, answer: str, first_s: float, end_s: float, **changes: objec
 
 
 def outcome(arm: Arm, stored: StoredCalls) -> ArmOutcome:
-    """The arm, composed from stored calls, all of which are there."""
+    """The outcome of an arm, composed from stored calls; none may be missing."""
     with closing(Composition(AT, [arm], SEATS, stored)) as composition:
         assert composition.advance() == {}
     return composition.outcomes[arm.name]
 
 
 def result(arm: str, calls: dict[tuple[str, Mode], Record], pace: float | None = None) -> ArmOutcome:
-    """An arm, composed from these calls."""
+    """The outcome of an arm, composed from these calls."""
     stored = {CallRequest(SEATS[role], PROMPTS[mode], Limits()).key: record for (role, mode), record in calls.items()}
     return outcome(parse(arm), StoredCalls(stored.get, pace=pace))
 
@@ -251,7 +251,7 @@ async def test_a_call_that_hangs_ends_at_its_time_out():
 
 
 def collected(arm: str, calls: dict[tuple[str, Mode], Record]) -> tuple[list[list[Mode]], ArmOutcome]:
-    """The modes of the calls that an arm requests at each pause, and what it does once they are stored."""
+    """The modes of the calls that an arm requests at each pause, and its outcome once they are stored."""
     stored, rounds = StoredCalls({}.get), []
     with closing(Composition(AT, [parse(arm)], SEATS, stored)) as composition:
         while requests := composition.advance():

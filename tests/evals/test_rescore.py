@@ -1,4 +1,4 @@
-"""Stored replies scored again: no call is made, changes are listed, and until then a run is reported as stale."""
+"""Score stored replies again: no call is made, changes are listed, and a run not yet rescored is reported as stale."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_another_extractor_changes_scores_and_answers_and_nothing_else(laborator
     found, rows = again(laboratory)
     assert {each.arm for each in found.changed} >= {"short:small", "short:large"}
     assert {each.extractors for each in found.changed} == {("strict",)}
-    assert len(rows) == len(before)  # those that stay as they are have the new version
+    assert len(rows) == len(before)  # unchanged answers have the new version, too
     after = laboratory.answers()
     assert result(laboratory)["scorer"] == {"version": "newer", "stale": {}}
     changing = {"answer", "parsed", "score", "scores", "scorer"}

@@ -1,4 +1,4 @@
-"""Runs: every call once, whatever happens; failures are reported and paid for; counts conserve."""
+"""Runs: each call is made once, even after interruptions; failures are reported and counted; token counts add up."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def summed(lab: Laboratory) -> dict:
 
 
 def failing(at: int, error, *, until: int | None = None):
-    """The small model, which fails from its at-th call on."""
+    """A small model that fails from call number `at` on, up to call number `until`."""
     numbers, well = count(), says(SMALL)
 
     def one(prompt):
@@ -136,7 +136,7 @@ def test_a_failed_call_is_a_status_no_wrong_answer_and_costs_what_it_cost(tmp_pa
 
 @pytest.mark.parametrize("live", [False, True])
 def test_a_single_models_arm_is_never_scored_with_the_other_models_answers(tmp_path, live):
-    """HTTP 400 on eight of twelve questions, wrong on the other four; the large model is right on all."""
+    """Small model: HTTP 400 on eight of twelve questions, wrong on the other four. The large model is right on all."""
     bad = {str(number) for number in range(12) if number % 3}
 
     def small(prompt):
@@ -375,13 +375,13 @@ def test_live_answers_are_measured_beside_the_composed_ones(tmp_path):
     assert shown["arms"]["mutual@live"]["latency"]["kind"] == "measured"
     for arm, both in shown["composed_against_measured"].items():
         assert (both["questions"], both["same_answer"]) == (4, 1.0)
-        assert 0.4 < both["ratio"] < 1.6, arm  # on a busy machine
+        assert 0.4 < both["ratio"] < 1.6, arm  # wide limits, for a busy machine
     assert lab.run(live=True).calls == 0
 
 
 def test_calls_that_found_the_question_computed_are_marked_and_know_what_it_saves(tmp_path):
     class Keeping(ScriptedModel):
-        """Slow about a question the first time."""
+        """Slow at the first call about a question."""
 
         known: str | None = None
 
@@ -401,7 +401,7 @@ def test_calls_that_found_the_question_computed_are_marked_and_know_what_it_save
     lab = Laboratory(tmp_path, MadeUp(2), (*ARMS, "transfer/thrifty"), small, large, policy=follows)
     lab.run()
     store = lab.store()
-    calls = {(call["model"], call["mode"]): call for _, call in store.calls()}  # the last question's stay
+    calls = {(call["model"], call["mode"]): call for _, call in store.calls()}  # of the last question
     store.close()
     assert {mode for (_, mode), call in calls.items() if call["cold"] is not None} == {"reason", "read"}
     short = calls["small", "short"]
@@ -459,7 +459,7 @@ def test_free_text_is_compared_by_the_large_model_and_its_scores_are_stored_call
 
 
 class Rotated(MadeUp):
-    """Every question in three rotations."""
+    """Every question has three rotations."""
 
     def items(self):
         for item in super().items():

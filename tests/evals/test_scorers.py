@@ -1,4 +1,4 @@
-"""Every scorer gives what the benchmark's authors would."""
+"""Every scorer gives the same score as the benchmark's authors."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_circular_group_counts_only_when_all_of_its_rotations_are_right():
 
 
 def test_popes_figures_are_those_of_the_confusion_table():
-    # 3 hits, 1 false alarm, 1 miss, 4 rejections, 1 that cannot be parsed where yes was right
+    # 3 true positives, 1 false positive, 1 false negative, 4 true negatives, 1 unparsed with gold yes
     message = [*[("yes", "yes")] * 3, ("yes", "no"), ("no", "yes"), *[("no", "no")] * 4, (None, "yes")]
     result = pope(message)
     assert result.accuracy == 0.7

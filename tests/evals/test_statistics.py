@@ -1,4 +1,4 @@
-"""Intervals cover, tests keep their level, sample sizes reach their power."""
+"""Intervals have their coverage, tests keep their level, sample sizes reach their power."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`cuecard eval` and `cuecard study`, run as a user runs them: killed, interrupted, resumed, refused."""
+"""`cuecard eval` and `cuecard study` in subprocesses: killed, interrupted, resumed, refused."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ pytestmark = pytest.mark.slow
 MODELS = ("qwen3-small", "qwen3-large")
 QUESTIONS = 40
 CALLS = 5 * QUESTIONS
-"""Short and reasoned answers of both, and a reading."""
+"""Per question: a short and a reasoning call of both models, and a read call."""
 
 
 def identity(model: str, text: str, thinks: bool) -> tuple[str, str, str]:
-    """(model, mode, question): which call it is."""
+    """(model, mode, question) of a call."""
     number = re.search(r"number (\d+)", text)
     assert number
     mode = "reason" if thinks else "read" if "End of the draft." in text else "short"
@@ -50,7 +50,7 @@ class Bench:
     folder: Path
     server: MockServer
     seen: list[tuple[str, str, str]] = field(default_factory=list)
-    """Every request, as it came."""
+    """Every request, in the order of arrival."""
 
     @property
     def out(self) -> Path:
@@ -68,7 +68,7 @@ class Bench:
         return await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=environment)
 
     async def end(self, *more: str, before: Sequence[str] = ()) -> tuple[int | None, str, str]:
-        """Run to the end: exit code, standard output, standard error."""
+        """Run the command to its end; returns exit code, standard output, standard error."""
         process = await self.start(*more, before=before)
         out, output = await process.communicate()
         return process.returncode, out.decode(), output.decode()
@@ -78,7 +78,7 @@ class Bench:
             await asyncio.sleep(0.002)
 
     def stored(self) -> set[tuple[str, str, str]]:
-        """The calls that are in the store, read with ordinary tools."""
+        """The calls in the store, read with plain SQLite."""
         if not (self.out / "run.sqlite").exists():
             return set()
         with sqlite3.connect(self.out / "run.sqlite") as connection:
@@ -88,7 +88,7 @@ class Bench:
         return {identity(model, text, mode == "reason") for (model, mode, _), text in zip(rows, texts, strict=True)}
 
     def answers(self) -> Counter[str]:
-        """Answers by arm."""
+        """The number of answers by arm."""
         with sqlite3.connect(self.out / "run.sqlite") as connection:
             found = connection.execute("SELECT arm, count(*) FROM answers GROUP BY arm").fetchall()
         connection.close()

@@ -1,4 +1,4 @@
-"""Tasks by name, and what the command line shows of them."""
+"""Tasks by name, and their listing on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""VLMEvalKit's TSV format, every trap of it."""
+"""VLMEvalKit's TSV format and its special cases."""
 
 from __future__ import annotations
 

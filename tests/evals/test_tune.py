@@ -1,4 +1,4 @@
-"""The promise holds: in at least 95% of repetitions what is chosen keeps the accuracy; and the check can fail."""
+"""The guarantee holds: in at least 95% of repetitions, the chosen arm keeps the accuracy; and the check can fail."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ BASE = 0.8
 
 
 def drawn(rng: np.random.Generator, questions: int, worse: list[float], size: int = 1) -> Table:
-    """A baseline that is right in 80%, and an arm for each of `worse`: its accuracy lies so far below the goal's.
+    """A baseline with 80% right answers, and an arm for each of `worse`, its accuracy that far below the goal's.
 
-    The arms are wrong where the baseline is right and right where it is wrong, in 4% of questions and more. Questions
-    come in clusters of `size`: half of their difficulty is the cluster's.
+    An arm is right on 4% of all questions where the baseline is wrong, and wrong on 4% and more where it is right.
+    Questions come in clusters of `size`; half of the difficulties are those of the cluster.
     """
     clusters = np.repeat(np.arange(questions // size), size)
 
@@ -33,7 +33,7 @@ def drawn(rng: np.random.Generator, questions: int, worse: list[float], size: in
     right = uniform() < BASE
     scores = [right]
     for below in worse:
-        lost = (0.04 + BASE - (GOAL.keep * BASE - below)) / BASE  # of those that the baseline has right
+        lost = (0.04 + BASE - (GOAL.keep * BASE - below)) / BASE  # share of the baseline's right answers
         found = 0.04 / (1 - BASE)
         scores.append(np.where(right, uniform() >= lost, uniform() < found))
     costs = np.tile(1 - 0.05 * np.arange(len(scores))[:, None], len(clusters)) + rng.normal(0, 0.01, len(clusters))
@@ -48,7 +48,7 @@ def careful(seen: Table) -> str | None:
 
 
 def by_the_mean(seen: Table) -> str | None:
-    """The cheapest arm whose accuracy happens to be high enough."""
+    """The cheapest arm whose observed accuracy meets the goal."""
     met = [
         arm for arm, loss in zip(seen.arms, GOAL.losses(seen.scores[0], seen.scores), strict=True) if loss.mean() <= 0
     ]
@@ -56,7 +56,7 @@ def by_the_mean(seen: Table) -> str | None:
 
 
 def uncorrected(seen: Table) -> str | None:
-    """The cheapest arm that passes its own test at the full level, of all of them on all the data."""
+    """The cheapest arm that passes its own test at the full level, without correction, on all the data."""
     losses = GOAL.losses(seen.scores[0], seen.scores)
     met = [
         arm
@@ -73,7 +73,7 @@ def violations(choose: Callable[[Table], str | None], worse: list[float], questi
     return sum(choose(drawn(rng, questions, worse, size)) in bad for _ in range(REPETITIONS)) / REPETITIONS
 
 
-BARELY = [1e-4] * 12  # all of them miss the goal, by hardly anything: the hardest case
+BARELY = [1e-4] * 12  # all arms miss the goal by very little: the hardest case
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_with_few_questions_it_reports_how_many_would_suffice():
     result = tune(two, "baseline", GOAL)
     assert result.chosen is None
     assert result.candidates[0].needs is not None
-    assert result.candidates[0].needs > 100  # nothing has gone wrong in two questions, which shows nothing
+    assert result.candidates[0].needs > 100  # two questions without an error show nothing
 
 
 def test_of_schedules_that_give_the_same_answers_the_fastest_is_chosen():

@@ -78,7 +78,7 @@ def test_what_fails_is_wrong_and_where_the_baseline_fails_there_is_nothing_to_ke
     failing = answer("1", "transfer", None, status="error", route=None)
     records = [failing, answer("1", "reason:large"), answer("2", "transfer"), answer("2", "reason:large")]
     records += [answer("3", "transfer"), answer("3", "reason:large", None, status="error", route=None)]
-    records += [answer("4", "transfer", None), answer("4", "reason:large", None)]  # no scorer could score it
+    records += [answer("4", "transfer", None), answer("4", "reason:large", None)]  # not scored
     seen = observations(candidates(records), [item(id) for id in "1234"], "reason:large")
     assert {(one.item, one.arm): one.score for one in seen} == {
         ("boards/1", "transfer"): 0.0,
@@ -144,7 +144,7 @@ def test_what_a_runs_arms_have_in_common_stands_in_its_configuration():
 
 @pytest.fixture
 def run(tmp_path):
-    """600 questions; short answers are right where the model is sure of them, and the rest takes reasoning."""
+    """600 questions; short answers are right if the model is confident, and the rest needs reasoning."""
     rng, rows = random.Random(4), []
     for place in range(600):
         id, sure = str(place), rng.random()

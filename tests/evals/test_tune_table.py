@@ -1,4 +1,4 @@
-"""`cuecard tune` with an acceptance table: fitted on the explored third, tested on the rest, written and used."""
+"""`cuecard tune` with an acceptance table: fitted on the explored third, tested on the rest, saved and used."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def short_call(text: str, sure: float | None) -> dict[str, Any]:
 
 
 def made_run(folder: Path, count: int = 600, errors: float = 1.0, probabilities: bool = True) -> Path:
-    """A small model that is often wrong, and a large one that is right as often as it says; reasoning is right."""
+    """A run with a small model that is often wrong, and a calibrated large model; reasoning is right."""
     rng, rows = random.Random(11), []
     item = {"text": "How many?", "options": [], "kind": "number", "system": None, "golds": ["1"], "scorer": "exact"}
     item |= {"group": None, "category": None, "split": None, "extra": None}
@@ -135,7 +135,7 @@ def test_the_table_is_fitted_on_the_questions_that_no_policy_is_tested_on(run, d
     assert tested.questions == 200
     right = sum(each.large_right for each in short.values() if each.cluster in explored)
     assert dict(tested.kinds)[SHARED].accuracy == pytest.approx(right / 200, abs=1e-4)
-    # a table alone is of all questions
+    # the separate file has the table fitted on all questions
     assert AcceptanceTable.read(run / "acceptance.json").questions == 600
 
 
@@ -210,13 +210,13 @@ RULES = [f"mutual/eager/accept=calibrated({p})" for p in (0.9, 0.95)]
 
 @pytest.fixture(scope="module")
 def laboratory(tmp_path_factory):
-    """Questions on which the models agree or not, the large one more or less sure."""
+    """Questions on which the models agree or not, with different confidences of the large one."""
 
     def says(role: str, prompt: Prompt) -> Says:
         place = int(re.search(r"Question (\d+)", prompt.turns[-1].text)[1])
         sure = 1 - [0.02, 0.1, 0.3, 0.001][place % 4]
         text = "ABC"[place % 3] if role == "small" else "AB"[place % 2]
-        pace_s = 0.0 if role == "small" else 0.002  # the small model's short answer is there first
+        pace_s = 0.0 if role == "small" else 0.002  # the small model's short answer comes first
         words = text if prompt.mode is Mode.SHORT else "A"
         return Says(words, "I look.", confidence_logprob=math.log(sure), token_s=pace_s)
 
@@ -259,7 +259,7 @@ def test_a_rule_that_no_arm_shows_is_no_candidate(laboratory):
     items, answers = list(store.items()), list(store.answers())
     short = called_short(items, answers, store.call)
     store.close()
-    # where they disagree nothing was accepted, so what that would have cost is not known
+    # no disagreeing answer was accepted, so the cost of accepting one is unknown
     run = candidates([each for each in answers if each["arm"] == "mutual/eager/accept=agree+confidence(1)"])
     assert calibrated(run, short, TABLE) == {}
 

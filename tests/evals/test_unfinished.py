@@ -1,4 +1,4 @@
-"""An interrupted run says how much of it is there, and a whole one nothing."""
+"""An interrupted run reports how much of it is done; a complete run reports nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def lacking(lab: Laboratory) -> str | None:
 
 
 def interrupted(lab: Laboratory, after: int, limit: int | None = None) -> None:
-    """A run that ends with an error after so many questions."""
+    """Start a run, and end it with an error after this many answers."""
 
     def listen(progress, records):
         if progress.answered == after:

@@ -1,4 +1,4 @@
-"""Replies that were not parsed: listed, and read by a judge whose answers stay apart."""
+"""Unparsed replies: listed, and read by a judge; the judge's answers are kept separately."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ UNCLEAR = "It could be red or blue, I cannot decide."
 
 
 def muttering(name: str) -> ScriptedModel:
-    """Right on even questions; on odd ones nothing can be read in its reply."""
+    """Right on even questions; its short replies to odd ones cannot be parsed."""
 
     def says(prompt):
         odd = any(f"Question {number}:" in prompt.turns[-1].text for number in range(1, 12, 2))

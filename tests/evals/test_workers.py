@@ -1,4 +1,4 @@
-"""A pool: who gets an item, what becomes of the items of a worker that is lost, and when a run has to end."""
+"""A worker pool: how items are assigned, what happens to the items of a lost worker, and when a run has to end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cuecard.models.replay import ScriptedModel
 
 
 class Mortal(LocalWorker):
-    """Dies at its so many-th call, and tells the pool; a replacement joins if there is one."""
+    """Lost after `dies_at` calls, and leaves the pool; a replacement from `heirs` joins, if any."""
 
     def __init__(self, pool: WorkerPool, lab: Laboratory, dies_at: int, heirs: list[int]) -> None:
         models = {

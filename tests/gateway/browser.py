@@ -1,4 +1,4 @@
-"""A headless Chromium, driven by the DevTools protocol over a socket: no driver, no package."""
+"""A headless Chromium, controlled by the DevTools protocol over a socket, without a driver or a package."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ FLAGS = (
 )
 ANSWER_S = 20.0
 MOST_BYTES = 2**26
-"""Of one message: a screenshot."""
+"""Limit of one message, large enough for a screenshot."""
 
 
 class Tab:
-    """One page, and all that it has asked for and complained of."""
+    """One page, its requests and its errors."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -38,19 +38,19 @@ class Tab:
         self._session: str | None = None
         self._loaded = asyncio.Event()
         self.requests: list[str] = []
-        """Addresses."""
+        """URLs."""
         self.complaints: list[str] = []
-        """Errors and warnings of the console, exceptions, and what the content policy has refused."""
+        """Console errors and warnings, exceptions, and violations of the content security policy."""
 
     async def attach(self) -> None:
-        """Begin with an empty page."""
+        """Open an empty page."""
         target = (await self.send("Target.createTarget", url="about:blank"))["targetId"]
         self._session = (await self.send("Target.attachToTarget", targetId=target, flatten=True))["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log", "DOM"):
             await self.send(f"{domain}.enable")
 
     async def send(self, method: str, **params: Any) -> Json:
-        """What a command of the protocol gives. Raises RuntimeError if it is refused, AssertionError if ignored."""
+        """The result of a protocol command. Raises RuntimeError if it fails, AssertionError after ANSWER_S seconds."""
         number = len(self._answers)
         self._answers[number] = asyncio.get_running_loop().create_future()
         reply = {"id": number, "method": method, "params": params}
@@ -66,7 +66,7 @@ class Tab:
         return result
 
     async def listen(self) -> None:
-        """Take what the browser says until it is gone."""
+        """Read messages of the browser until it closes the socket."""
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 message = json.loads((await self._reader.readuntil(b"\0"))[:-1])
@@ -89,7 +89,7 @@ class Tab:
                 self.complaints.append(json.dumps(params["entry"]))
 
     async def open(self, url: str, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
-        """Load a page in a window of this size (CSS pixels; narrow ones are phones), with this colour scheme."""
+        """Load a page in a window of this size (CSS pixels; narrow windows emulate a phone) and this colour scheme."""
         phone = width < 600
         await self.send(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone
@@ -100,14 +100,14 @@ class Tab:
         await asyncio.wait_for(self._loaded.wait(), ANSWER_S)
 
     async def js(self, expression: str) -> Any:
-        """The value of an expression in the page. Raises RuntimeError with what it throws."""
+        """The value of an expression in the page. Raises RuntimeError with the exception that it throws."""
         reply = await self.send("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in reply:
             raise RuntimeError(reply["exceptionDetails"]["exception"].get("description"))
         return reply["result"].get("value")
 
     async def until(self, expression: str, seconds: float = 15.0) -> None:
-        """Wait for an expression to become true. Raises AssertionError, with what the page shows."""
+        """Wait until an expression is true. Raises AssertionError with the text of the page."""
         look = f"(async () => {{ while (!({expression})) await new Promise((next) => setTimeout(next, 20)); }})()"
         try:
             await asyncio.wait_for(self.js(look), seconds)
@@ -116,13 +116,13 @@ class Tab:
             raise AssertionError(f"not true in {seconds} s: {expression}\n{shown}") from error
 
     async def press(self, key: str, code: int, text: str = "", modifiers: int = 0) -> None:
-        """A key, down and up; `code` is its Windows virtual-key code. Modifiers: 1 Alt, 2 Ctrl, 8 Shift."""
+        """Press and release a key; `code` is its Windows virtual-key code. Modifiers: 1 Alt, 2 Ctrl, 8 Shift."""
         named = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": modifiers}
         await self.send("Input.dispatchKeyEvent", type="keyDown", text=text, **named)
         await self.send("Input.dispatchKeyEvent", type="keyUp", **named)
 
     async def choose(self, selector: str, file: Path) -> None:
-        """Put a file into an input."""
+        """Select a file in a file input."""
         root = (await self.send("DOM.getDocument"))["root"]["nodeId"]
         node = (await self.send("DOM.querySelector", nodeId=root, selector=selector))["nodeId"]
         await self.send("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
@@ -135,13 +135,13 @@ class Tab:
 
 @asynccontextmanager
 async def browser(folder: Path) -> AsyncIterator[Tab]:
-    """A tab of a fresh Chromium, whose profile lies in `folder`."""
+    """A tab of a new Chromium with its profile in `folder`."""
     assert CHROMIUM is not None
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_connection(sock=ours, limit=MOST_BYTES)
-    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # it refuses root
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # the sandbox does not run as root
     with theirs, (folder / "chromium.log").open("wb") as log:
-        # Chromium reads its commands from descriptor 3 and answers on 4
+        # Chromium reads commands from descriptor 3 and writes answers to 4
         command = [CHROMIUM, *FLAGS, *sandbox, f"--user-data-dir={folder / 'profile'}"]
         redirect = f'exec "$@" 3<&{theirs.fileno()} 4>&{theirs.fileno()}'
         process = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""A gateway on a port of its own, over scripted models, and OpenAI's own client to ask it."""
+"""A gateway with scripted models on a free port, and OpenAI's client for it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DESCRIBE = "Describe the picture."
 def model(
     name: str, short: str, reasoned: str | None = None, logprob: float | None = -0.05, **how: Any
 ) -> ScriptedModel:
-    """Says `short` at once, and `reasoned` after thinking or reading."""
+    """A scripted model: answers `short` to short prompts and `reasoned` (default: `short`) to all others."""
 
     def says(prompt: Prompt) -> Says:
         answer = short if prompt.mode is Mode.SHORT else reasoned or short
@@ -58,7 +58,7 @@ def service(
     occupancy: Occupancy | None = None,
     **defaults: Any,
 ) -> Service:
-    """A pair with these defaults."""
+    """A pair with these policy defaults."""
     return Service(models, name=name, aliases=aliases, occupancy=occupancy or Occupancy(), **defaults)
 
 

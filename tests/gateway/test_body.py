@@ -1,4 +1,4 @@
-"""Bodies of requests: numbers that are none, other encodings, nesting without an end."""
+"""Request bodies: invalid numbers, other encodings, deep nesting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Budgets of keys by the day and month, and keys that expire."""
+"""Daily and monthly budgets of API keys, and expiry of keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chat completions, as OpenAI's own client sees them."""
+"""Chat completions, called with OpenAI's own client."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ async def test_a_failure_after_the_first_byte_is_an_event_of_the_stream():
             await chunks(client, **request_with())
 
 
-# --- a client that leaves ---------------------------------------------------------------------------------------------
+# --- disconnected clients ---------------------------------------------------------------------------------------------
 
 
 async def until(is_so: Callable[[], object]) -> None:
@@ -199,7 +199,7 @@ async def test_when_the_client_leaves_every_call_ends_at_once(stream):
         await asyncio.wait_for(until(lambda: not (models["small"].running or models["large"].running)), timeout=2)
 
 
-# --- what is asked ----------------------------------------------------------------------------------------------------
+# --- requests ---------------------------------------------------------------------------------------------------------
 
 
 async def test_a_free_form_request_is_answered_in_full_by_the_large_model_after_reading():
@@ -279,7 +279,7 @@ async def test_system_prompt_and_conversation_reach_both_models_in_order(board):
 
 
 async def turns_of(*messages: dict[str, Any], **more: Any) -> list[tuple[str, str]]:
-    """The conversation as the large model is asked it, by role."""
+    """(role, text) of each message that the large model receives."""
     models = disagreeing()
     async with gateway(models) as client:
         answer = await client.chat.completions.create(model="cuecard", messages=messages, extra_body=more)
@@ -327,7 +327,7 @@ async def test_a_last_message_of_the_assistant_is_continued():
     assert [role for role, _ in turns] == ["user", "assistant", "user"]
     assert turns[1][1] == "I see one, and"
     assert turns[2][1].startswith("Go on")
-    assert "number" in turns[2][1]  # what is asked for is still a number
+    assert "number" in turns[2][1]  # the requested answer is still a number
 
 
 async def test_an_assistants_empty_last_word_is_none():
@@ -404,7 +404,7 @@ async def test_two_answers_that_fit_a_schema_agree_by_their_values():
     assert models["large"].prompts[0].schema == json.dumps(schema)
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- rejected requests ------------------------------------------------------------------------------------------------
 
 TOOL = {"type": "custom", "custom": {"name": "f"}}
 

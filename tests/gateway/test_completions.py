@@ -1,4 +1,4 @@
-"""The legacy completions API, as OpenAI's own client sees it."""
+"""The legacy completions API, called with OpenAI's own client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""cuecard.toml: every setting is read, and a mistake gets one line."""
+"""cuecard.toml: every setting is read, and a mistake gives a one-line error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dashboard, as a browser shows it and a keyboard works it."""
+"""The dashboard in a browser, operated by keyboard."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = [
 ]
 PHONE, DESK = 390, 1280
 
-# WCAG 2.2: relative luminance, and the contrast of each text with what it stands on (alpha over what is below).
+# WCAG 2.2: relative luminance, and contrast of each text with its background (alpha blended over the layers below)
 CONTRASTS = """
 (() => {
   const parse = (text) => {
@@ -75,13 +75,13 @@ def pooled(models: dict[str, Model]) -> dict[str, Model]:
 
 
 def pair(**how: Any) -> dict[str, Model]:
-    """The short answers differ, and reasoning takes its time."""
+    """A pair in pools; its short answers differ."""
     return pooled({"small": model("tiny", "2", "4", **how), "large": model("huge", "5", "3", **how)})
 
 
 @asynccontextmanager
 async def dashboard(folder: Path, models: dict[str, Model], **how: Any) -> AsyncIterator[tuple[Tab, str, Any]]:
-    """A tab, the address of the dashboard, and a client; the page may ask only this host, and may not complain."""
+    """A tab, the dashboard's URL, and a client. Fails if the page logs an error or sends requests to other hosts."""
     async with gateway(models, **how) as client, browser(folder) as tab:
         root = str(client.base_url).removesuffix("v1/")
         yield tab, f"{root}dashboard", client
@@ -118,7 +118,7 @@ async def test_requests_are_time_lines_and_routes_are_shown_over_time_as_they_co
         assert await tab.js("document.querySelectorAll('#requests .bar.small:not(.wait)').length") >= 3
         assert await tab.js("document.querySelectorAll('#requests .bar.large:not(.wait)').length") >= 3
         assert await tab.js("document.querySelectorAll('#requests .bar.alone').length") >= 1
-        # of one lane no bar lies over another, and none leaves it
+        # within a lane, bars neither overlap nor extend beyond it
         assert await tab.js("""[...document.querySelectorAll('.lane')].every((lane) => {
             const boxes = [...lane.children].map((bar) => bar.getBoundingClientRect()), { right } = lane.getBoundingClientRect();
             return boxes.every((box, i) => box.right <= right + 3 && (!i || box.left >= boxes[i - 1].right - 3));
@@ -211,14 +211,14 @@ async def test_the_playground_and_the_servers_state_show_a_failure(tmp_path):
     async with gateway(models) as client, browser(tmp_path) as tab:
         await tab.open(str(client.base_url).replace("v1/", "dashboard"))
         await tab.until("document.querySelector('#model').options.length")
-        assert await tab.js("document.querySelector('#question').value") == ""  # nothing that a pair cannot answer
+        assert await tab.js("document.querySelector('#question').value") == ""  # the pair cannot answer it
         await tab.js(f"document.querySelector('#question').value = {COUNT!r}")
         await tab.js("document.querySelector('#go').click()")
         await tab.until("document.querySelector('#how').className === 'bad'")
         assert "no model is left" in await text(tab, "#how")
         await tab.until("document.querySelectorAll('#servers .down').length === 2")
         await tab.js("document.querySelector('#example').click()")
-        await tab.until("document.querySelector('#reply').hidden")  # the error was about another image
+        await tab.until("document.querySelector('#reply').hidden")  # the error belongs to the previous image
 
 
 async def test_of_several_pairs_each_server_is_shown_with_its_own(tmp_path):
@@ -239,7 +239,7 @@ async def test_without_a_key_the_page_sends_no_more_requests_until_one_is_typed(
     async with gateway(pair(), keys=[Key(name="ann", sha256=digest)]) as client, browser(tmp_path) as tab:
         await tab.open(str(client.base_url).replace("v1/", "dashboard"))
         await tab.until("document.querySelector('#access').open")
-        await asyncio.sleep(2.5)  # it would ask every two seconds
+        await asyncio.sleep(2.5)  # the page polls every two seconds
         assert sum(url.endswith("/stats") for url in tab.requests) == 1
         await tab.js("document.querySelector('#key').focus()")
         await tab.send("Input.insertText", text=secret)

@@ -1,4 +1,4 @@
-"""What is under deploy/: each file by its own validator, and every metric that is drawn is there."""
+"""Files under deploy/: each passes its validator, and every metric in the dashboards exists."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_compose_file_is_one():
 def test_all_files_that_the_compose_file_mounts_are_there():
     services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
     mounted = [volume.split(":")[0] for service in services.values() for volume in service.get("volumes", ())]
-    ours = [name for name in mounted if name.startswith("./") and name != "./key"]  # a secret is not kept here
+    ours = [name for name in mounted if name.startswith("./") and name != "./key"]  # the key is not committed
     assert ours
     assert all((DEPLOY / name).exists() for name in ours)
 

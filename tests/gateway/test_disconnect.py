@@ -1,4 +1,4 @@
-"""A client that leaves at any moment: the servers are hung up on within 100 ms, and nothing of its request is left."""
+"""A client disconnects at any moment: requests to the servers close within 100 ms, and nothing keeps running."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLOSED_S = 0.1
 
 
 def says(short: str, reasoned: str) -> Any:
-    """Answers short at once, and slowly when there is something to think or to read."""
+    """A script for a server: `short` to short prompts, THOUGHT and `reasoned` to prompts to reason or to read."""
 
     def script(request: Received) -> Reply:
         messages = str(request.body["messages"])
@@ -35,7 +35,7 @@ def says(short: str, reasoned: str) -> Any:
 
 
 class Servers:
-    """Both servers and the pools before them."""
+    """Both servers and their pools."""
 
     def __init__(self) -> None:
         self.scripts = {"small": says("2", "4"), "large": says("5", "3")}
@@ -47,7 +47,7 @@ class Servers:
         return sum(replica.running for pool in self.pools.values() for replica in pool.replicas)
 
     async def idle(self) -> float:
-        """Seconds until no call runs."""
+        """Wait until no call runs; returns the seconds waited."""
         clock = asyncio.get_running_loop().time
         began = clock()
         while self.running:  # noqa: ASYNC110 - a pool has no event for it
@@ -66,7 +66,7 @@ async def served() -> AsyncIterator[tuple[Servers, httpx2.AsyncClient]]:
 
 
 async def events_until(plain: httpx2.AsyncClient, most: int) -> int:
-    """Hear so many events of a stream, and leave: how many there were."""
+    """Disconnect after at most `most` events of a stream; returns the number of received events."""
     heard = 0
     async with plain.stream("POST", "chat/completions", json=ASKED | {"stream": True}) as answer:
         async for line in answer.aiter_lines():
@@ -105,6 +105,6 @@ async def test_when_the_client_leaves_both_servers_are_hung_up_on_at_once(stream
             async with asyncio.timeout(5):
                 took_s.append(await servers.idle())
         assert statistics.median(took_s) < CLOSED_S
-        # the servers have seen it too
+        # the servers have noticed the disconnect, too
         cut = [request for mock in servers.mocks.values() for request in mock.received if request.gone.is_set()]
         assert len(cut) >= len(took_s)

@@ -1,4 +1,4 @@
-"""Every fault of a server, of one model or both, streamed or not: the right status and route, and nothing left over."""
+"""Faults of the servers of one or both models, streamed or not: expected status and route, and no leaked calls."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ THOUGHT = "One cat, two cats, three."
 FINE = Completion("3", THOUGHT)
 POLICY = Policy(accept=Acceptance.parse("agree"), limits=replace(Limits(), timeout_s=0.8))
 UNHURRIED = replace(POLICY.limits, timeout_s=5)
-"""Where nothing is to time out, however busy the machine is."""
+"""For tests in which nothing may time out, even on a busy machine."""
 MOST_S = 8.0
-"""Of a request: at most five calls of 0.8 s one after the other, and time for a machine that is busy."""
+"""Time limit of a request: at most five sequential calls of 0.8 s, and a reserve for a busy machine."""
 PROMPT = short(Question(COUNT, kind=AnswerKind.NUMBER), PROSE)
 ASKED: dict[str, Any] = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
 
@@ -65,12 +65,12 @@ SAYS_3 = sse(delta(content="3"))
 
 
 def streamed(*parts: bytes) -> RawResponse:
-    """The reasoning, and what comes in place of a plain answer behind it."""
+    """A stream with the reasoning, followed by these parts instead of a plain answer."""
     return RawResponse((REASONS, *parts))
 
 
 def whole(message: dict[str, Any]) -> HttpError:
-    """A completion as of a request that is not streamed."""
+    """A completion that is not streamed, with this message."""
     choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}
     return HttpError(200, {"object": "chat.completion", "choices": [choice]})
 
@@ -113,13 +113,13 @@ FINAL = {
     "a wrong key": 502,
     "only tool calls": 502,
 }
-"""Status for the client, where trying again is of no use."""
+"""HTTP status for the client after faults that a retry does not help."""
 SHOWN = {
     "a huge answer": "The answer is 3.",
     "a refusal": "I cannot help with that.",
     "reasoning behind <ponder>": "<ponder>",
 }
-"""How an answer begins that is shown though it is not "3": it agrees with nothing. Unknown tags want a setting."""
+"""Start of the returned answer if it is not "3"; such an answer agrees with no other. Unknown tags need a setting."""
 NUMBERS = '{"choices": [{"delta": {"content": "3"}, "logprobs": {"content": [{"token": "3", "logprob": NUMBER}]}}]}'
 HARMLESS: dict[str, Reply] = {
     "a whole completion": whole({"content": "3", "reasoning": THOUGHT}),
@@ -168,7 +168,7 @@ def replica(url: str, name: str) -> Replica:
 async def pair(
     small: Script, large: Script, **changed: Any
 ) -> AsyncIterator[tuple[openai.AsyncOpenAI, dict[str, Any]]]:
-    """A gateway before two servers: what each answers, or an address where there is none."""
+    """A client of a gateway with two servers, and its pools. A script holds a server's replies, or is an unused URL."""
     before = asyncio.all_tasks()
     async with AsyncExitStack() as stack:
         pools: dict[str, Any] = {}
@@ -182,7 +182,7 @@ async def pair(
 
 
 async def answered(client: openai.AsyncOpenAI, stream: bool) -> tuple[str, str]:
-    """(content, route) of an answer, however it comes."""
+    """(content, route) of an answer, streamed or not."""
     async with asyncio.timeout(MOST_S):
         if not stream:
             whole = await client.chat.completions.create(**ASKED)
@@ -243,7 +243,7 @@ async def test_what_is_only_odd_is_put_right(oddity, odd, stream):
         (EMPTY, FINE, ("3", "transferred")),
         (FINE, EMPTY, ("3", "degraded")),
         (ONLY_REASONING, FINE, ("3", "transferred")),
-        # it looks like an answer in the wrong field
+        # the reasoning is taken for an answer in the wrong field
         (FINE, ONLY_REASONING, (THOUGHT, "transferred")),
         (ONLY_REASONING, ONLY_REASONING, (THOUGHT, "transferred")),
     ],
@@ -265,7 +265,7 @@ async def test_two_empty_answers_are_an_error_that_may_be_tried_again(stream):
 
 
 def later(reply: Reply, at_first: str) -> Script:
-    """A short answer, and what the server does when it is to reason or to read."""
+    """A script: a short answer, then `reply` to the prompt to reason or to read."""
     return [Completion(at_first), reply]
 
 
@@ -275,7 +275,7 @@ def later(reply: Reply, at_first: str) -> Script:
 )
 @pytest.mark.parametrize("fault", list(SCRIPTED))
 async def test_at_the_hand_off_what_is_at_hand_is_given(fault, broken, expected, stream):
-    """The small model fails when it is to reason: the large one's short answer. The large at reading: the small's."""
+    """If the small model's reasoning fails, the large one's short answer is returned; if reading fails, the small's."""
     small = later(SCRIPTED[fault] if broken != "large" else FINE, "2")
     large = later(SCRIPTED[fault] if broken != "small" else FINE, "5")
     async with pair(small, large) as (client, pools):
@@ -284,7 +284,7 @@ async def test_at_the_hand_off_what_is_at_hand_is_given(fault, broken, expected,
 
 
 class Vanishing:
-    """A model that answers short, and whose server is elsewhere when it is to reason or to read."""
+    """A model that sends short prompts to `here`, and all others to `gone`."""
 
     def __init__(self, here: OpenAIModel, gone: OpenAIModel) -> None:
         self.here, self.gone = here, gone
@@ -339,7 +339,7 @@ async def test_the_large_model_reasons_where_the_rescue_is_to_reason():
 
     async with pair(HangUp(), large, rescue=Mode.REASON) as (client, _):
         assert await answered(client, stream=False) == ("3", "degraded")
-    assert asked[:2] == [False, True]  # at once, and when the other one has failed
+    assert asked[:2] == [False, True]  # first short, then to reason after the small model failed
 
 
 async def test_a_server_that_does_not_stop_at_a_stop_text_is_disconnected():

@@ -1,4 +1,4 @@
-"""How long the way of a chat completion is, from its route to a model's server."""
+"""Number of calls and generators between the route of a chat completion and the model's server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ASYNC_GENERATOR = inspect.CO_ASYNC_GENERATOR
 
 
 def frames_of_cuecard(frame: FrameType | None) -> list[FrameType]:
-    """Frames of the package, the innermost first."""
+    """Stack frames of the package, innermost first."""
     found = []
     while frame is not None:
         if frame.f_globals.get("__name__", "").startswith("cuecard."):
@@ -71,7 +71,7 @@ ANSWERS = {"tools": '{"answer": "3"}', "JSON": '{"cats": 3}'}
 
 @pytest.mark.parametrize("name", ROUTES)
 async def test_a_stream_passes_through_few_generators(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted where a response of a model's server is read: all generators of the call are on the stack there."""
+    """Counts on the stack of `HttpResponse.read`, which holds all async generators of the call."""
     stacks: list[list[str]] = []
     read = HttpResponse.read
 

@@ -1,4 +1,4 @@
-"""What HTTP asks of a server (RFC 9110), and what clients of all ages send."""
+"""HTTP conformance (RFC 9110), and requests of old and new clients."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ async def test_a_full_disk_stops_no_request_and_shows_nothing(outcome, capfd, ca
         journal.write(ASKED, outcome)
     journal.close()
     shown = "".join(capfd.readouterr()) + caplog.text
-    assert shown.count("the journal cannot be written") <= 2  # once, by whatever shows it
+    assert shown.count("the journal cannot be written") <= 2  # logged once; stderr and caplog may both hold it
     assert "No space left" in shown
     assert not any(secret in shown for secret in (COUNT, THOUGHT, "Secret orders", "Traceback"))
 
@@ -119,7 +119,7 @@ async def test_when_there_is_room_again_lines_are_written_whole(outcome, tmp_pat
 
 
 def _half_a_line(journal: Journal) -> None:
-    """As a disk that becomes full leaves it."""
+    """Write half a line, as a full disk does."""
     stream = journal._lines.stream
     stream.write('{"x')
     stream.flush()

@@ -1,4 +1,4 @@
-"""Answers in JSON through the gateway: they fit, or an error says why; never prose with status 200."""
+"""JSON answers of the gateway match the schema, or an error gives the reason; never prose with status 200."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def asking(schema: Any = COUNT, strategy: str | None = None, **more: Any) -> dic
 
 
 async def answered(client: openai.AsyncOpenAI, *, stream: bool, **request: Any) -> tuple[str, Any]:
-    """The visible answer, or the error's message behind "error: "; and the last object of the answer."""
+    """The visible answer or "error: …", and the completion or last chunk (None after an error)."""
     text = ""
     try:
         if not stream:

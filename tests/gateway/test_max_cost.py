@@ -1,4 +1,4 @@
-"""`max_cost`: no call begins whose worst case does not fit, and the best answer at hand is given."""
+"""`max_cost`: no call starts if its worst case exceeds the budget; the best available answer is returned."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run(
     prices: Mapping[str, Prices] = PRICES,
     **policy: Any,
 ) -> Any:
-    """An outcome, or the error, and its calls, in virtual time."""
+    """The outcome or the error of a request, and its calls, in virtual time."""
     calls: list[Call] = []
     models = models or disagreeing()
 
@@ -80,13 +80,13 @@ def test_a_limit_below_the_first_call_is_an_error():
 
 
 def worst(role: str) -> float:
-    """The worst case of a short answer."""
+    """The worst-case cost of a short call."""
     with CostBudget(1.0, PRICES).call(role, short(ASKED, TAGS), LIMITS) as hold:
         return hold.most
 
 
 def test_when_the_next_call_does_not_fit_the_best_answer_at_hand_is_given():
-    dear = {"small": PRICES["large"], "large": PRICES["small"]}  # so that reasoning is what does not fit
+    dear = {"small": PRICES["large"], "large": PRICES["small"]}  # so that reasoning exceeds the budget
     most = 2 * worst("large")
     outcome, calls = run(most, schedule=Schedule.THRIFTY, prices=dear)
     assert made(calls) == [("large", Mode.SHORT), ("small", Mode.SHORT)]
@@ -151,7 +151,7 @@ def test_a_server_that_counts_more_tokens_makes_later_calls_longer():
         purse = CostBudget(1.0, PRICES)
         heavy = ScriptedModel("tiny", lambda _: Says("2"))
         metered = purse.models({"small": heavy})["small"]
-        long = Question("a " * 3000, kind=AnswerKind.NUMBER)  # a token for every word, of two bytes
+        long = Question("a " * 3000, kind=AnswerKind.NUMBER)  # one token per word of two bytes
         with purse.call("small", short(long, TAGS), LIMITS) as hold:
             before = hold.prompt_tokens
         async for _ in metered.stream(short(long, TAGS), LIMITS):

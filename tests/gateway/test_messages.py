@@ -1,4 +1,4 @@
-"""Anthropic's Messages API: requests, whole messages, events and errors, as its wire format has them."""
+"""Anthropic's Messages API: requests, messages, stream events and errors in its wire format."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def saying(*content: Any, role: str = "user", **more: Any) -> dict[str, Any]:
 
 
 def events_of(answer: httpx2.Response) -> list[tuple[str, dict[str, Any]]]:
-    """Every event's name and data, which begin with the same type."""
+    """(name, data) of every event; the name must equal the type in the data."""
     reply = []
     for event in answer.text.split("\n\n"):
         if event:

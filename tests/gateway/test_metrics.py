@@ -1,4 +1,4 @@
-"""What the gateway tells about itself."""
+"""Metrics, health and readiness of the gateway."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ async def test_when_no_server_can_be_probed_the_gateway_is_ready_all_the_same(tm
     }
     async with gateway(models, tell=lambda line: None) as client, httpx2.AsyncClient() as plain:
         ready = str(client.base_url).replace("v1/", "ready")
-        while (answer := await plain.get(ready)).json()["status"] == "probing":  # noqa: ASYNC110 - asked from outside
+        while (answer := await plain.get(ready)).json()["status"] == "probing":  # noqa: ASYNC110 - polled over HTTP
             await asyncio.sleep(0.05)
     assert (answer.status_code, answer.json()["status"]) == (200, "ok")
 

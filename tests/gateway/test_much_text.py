@@ -1,4 +1,4 @@
-"""Texts that are meant to keep the gateway busy."""
+"""Long or hostile texts that could block the gateway."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_many_long_texts_of_the_system_are_refused_at_once() -> None:
 
 
 def with_calls(count: int, arguments: str = "{}") -> list[dict[str, object]]:
-    """A conversation in which the assistant calls tools."""
+    """A conversation with `count` tool calls of the assistant."""
     calls = [{"id": f"c{at}", "function": {"name": "look", "arguments": arguments}} for at in range(count)]
     return [{"role": "user", "content": COUNT}, {"role": "assistant", "content": None, "tool_calls": calls}]
 

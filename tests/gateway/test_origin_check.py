@@ -1,4 +1,4 @@
-"""Who is let in, by the name that they use for the gateway and by the page that asks."""
+"""Access by the Host header and the origin of the requesting page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ APP = "https://app.example.org"
 
 
 def plain_text(**headers: str) -> dict[str, Any]:
-    """As a page of any site can send it without asking the gateway first."""
+    """A request that a page of any site can send without a CORS preflight."""
     return {"content": json.dumps(ASKED | {"input": COUNT}), "headers": {"content-type": "text/plain", **headers}}
 
 
@@ -86,7 +86,7 @@ def test_a_page_is_of_the_same_origin_if_it_comes_from_the_host_that_it_calls(or
     assert same_origin(origin, host) is same
 
 
-# --- names ------------------------------------------------------------------------------------------------------------
+# --- host names -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ async def test_this_machines_own_names_are_known(host):
         (["gw.example"], "sub.gw.example", 403),
         (["10.0.0.7"], "10.0.0.7", 200),
         (["10.0.0.7"], "10.0.0.8", 403),
-        (["0.0.0.0"], "10.0.0.8", 200),  # no name, so it cannot be made to lead elsewhere
+        (["0.0.0.0"], "10.0.0.8", 200),  # an IP address, so DNS rebinding is impossible
         (["::"], "[fd00::1]:8400", 200),
         (["0.0.0.0"], "rebound.example", 403),
         (["*"], "rebound.example", 200),
@@ -148,7 +148,7 @@ def test_the_configuration_names_what_the_gateway_goes_by():
     assert config(keys=keys, hosts=[]).hosts("10.0.0.7") == ["10.0.0.7"]
 
 
-# --- pages that may ask -----------------------------------------------------------------------------------------------
+# --- allowed origins --------------------------------------------------------------------------------------------------
 
 
 async def test_a_site_of_the_configuration_may_send_requests_and_read_responses():

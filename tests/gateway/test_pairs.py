@@ -1,4 +1,4 @@
-"""Several pairs behind one gateway: what a request's model means, who may use which, and the last resort."""
+"""Several pairs behind one gateway: model names, permissions of keys, and the fallback."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ SECRET = "cue-of-the-tests"
 
 
 def pair(small: str, large: str, **settings: Any) -> Service:
-    """A pair whose models answer with their own numbers, which are in their names."""
+    """A pair; each model answers with the number in its name."""
     models = {role: model(name, name[-1]) for role, name in (("small", small), ("large", large))}
     return service(models | settings.pop("more", {}), **settings)
 
 
 @asynccontextmanager
 async def served(*pairs: Service, keys: Sequence[Key] = (), **how: Any) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client with a key of a gateway."""
+    """A client with an API key for a gateway with these pairs."""
     async with gateway(pairs=Pairs(pairs), keys=keys, **how) as client:
         root, headers = str(client.base_url).removesuffix("v1/"), {"authorization": f"Bearer {SECRET}"}
         async with httpx2.AsyncClient(base_url=root, headers=headers) as plain:
@@ -68,7 +68,7 @@ def asked(name: str, **more: Any) -> dict[str, Any]:
         ("gpt-4o-mini", "vision", "reason", {"huge-1"}),
         ("vision/mutual-thrifty", "vision", "mutual", {"tiny-2", "huge-1"}),
         ("tiny-2", "vision", "short:small", {"tiny-2"}),
-        ("huge-1", "cuecard", "short:large", {"huge-1"}),  # of both pairs: the first
+        ("huge-1", "cuecard", "short:large", {"huge-1"}),  # in both pairs: the first one answers
     ],
 )
 async def test_a_request_names_a_pair_by_its_name_an_alias_or_a_model(name, of, strategy, models):

@@ -1,4 +1,4 @@
-"""What happens with each parameter of a request."""
+"""Handling of each request parameter: used, sent on, ignored or rejected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "reference" / "gateway-api.md"
 
 
 def asked(text: str = COUNT, **more: Any) -> dict[str, Any]:
-    """A request, with parameters that OpenAI's client does not know of as well."""
+    """A request; `more` may hold parameters that OpenAI's client does not know."""
     messages = [{"role": "user", "content": text}]
     return {"model": "cuecard", "messages": messages, "extra_body": more}
 
@@ -43,7 +43,7 @@ async def sent(
     own: dict[str, Any] | None = None,
     **request: Any,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], Any]:
-    """The bodies that the small and the large model's servers get, and the raw answer. `own`: of both models."""
+    """Request bodies at the servers of the small and the large model, and the raw response. `own`: options of both."""
     servers = {
         role: MockServer([says], models=[role], refuses=refuses) for role, says in (("small", small), ("large", large))
     }
@@ -102,7 +102,7 @@ async def test_parameters_that_change_nothing_are_named_in_a_header(stream):
 
 async def test_what_no_model_takes_into_account_is_named():
     more = {"top_k": 5, "frequency_penalty": 1, "logit_bias": {"5": 1}, "chat_template_kwargs": {"enable_thinking": 1}}
-    async with gateway() as client:  # scripted models take nothing into account
+    async with gateway() as client:  # scripted models ignore every parameter
         named = await ignored(client, **asked(**more))
     assert named == "chat_template_kwargs.enable_thinking, top_k, frequency_penalty, logit_bias"
 
@@ -218,7 +218,7 @@ async def test_no_address_is_passed_to_a_server():
             await client.chat.completions.create(**asked(mine=[{"deep": "http://10.0.0.1/"}]))
 
 
-# --- what is handed on ------------------------------------------------------------------------------------------------
+# --- forwarded parameters ---------------------------------------------------------------------------------------------
 
 
 async def test_sampling_parameters_reach_all_calls_and_penalties_those_that_write_freely():

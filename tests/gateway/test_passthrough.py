@@ -1,4 +1,4 @@
-"""What a pair cannot do: refused, or passed to one model word for word."""
+"""Requests that a pair cannot answer: rejected, or passed unchanged to one model."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ ASKED = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}], "
 
 
 def body(**changed):
-    """As the official client sends it: what it does not know goes into extra_body."""
+    """Arguments for the official client: parameters that it does not know go into extra_body."""
     own = {key: value for key, value in (ASKED | changed).items() if key != "vendor_option"}
     return own | {"extra_body": {"vendor_option": ASKED["vendor_option"]}}
 
 
 @asynccontextmanager
 async def passing(server: MockServer, **how: Any) -> AsyncIterator[openai.AsyncOpenAI]:
-    """A gateway whose large model is this server, and gets what a pair cannot do."""
+    """A client of a gateway that passes requests a pair cannot answer to this server, its large model."""
     async with server as url:
         pool = Pool([Replica(OpenAIModel(url, "huge"), Breaker(asyncio.get_running_loop().time))])
         async with gateway({"small": agreeing()["small"], "large": pool}, pass_to="large", **how) as client:

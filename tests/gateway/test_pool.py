@@ -23,7 +23,7 @@ FINE, DOWN = Says("3", token_s=1), Says(error=ModelUnreachable("no server"))
 
 
 def pool(*scripts: Says | Sequence[Says], most: int | None = None) -> Pool:
-    """One replica a script; a single reply is repeated."""
+    """A pool with one replica per script; a single reply is repeated."""
 
     def replica(name: int, script: Says | Sequence[Says]) -> Replica:
         says: Any = (lambda _: script) if isinstance(script, Says) else list(script)
@@ -121,7 +121,7 @@ async def test_a_server_that_fails_again_and_again_is_left_alone_for_a_while():
     probe = asyncio.create_task(answer(servers))
     await asyncio.sleep(0.5)
     with pytest.raises(ModelUnreachable):
-        await answer(servers)  # one at a time while it is not known whether it is well
+        await answer(servers)  # half open: one call at a time
     assert await probe == "3"
     assert breaker.state is BreakerState.CLOSED
 
@@ -147,7 +147,7 @@ async def test_a_server_that_fails_at_five_conversations_is_left_alone_until_one
             await answer(servers, short(Question(f"Question {number}?"), TAGS))
     assert breaker.state is BreakerState.OPEN
     await asyncio.sleep(15)
-    with pytest.raises(BrokenStream):  # one of those that have failed before opens it again
+    with pytest.raises(BrokenStream):  # a conversation that failed before opens the breaker again
         await answer(servers, short(Question("Question 0?"), TAGS))
     assert breaker.state is BreakerState.OPEN
     await asyncio.sleep(15)

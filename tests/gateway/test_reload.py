@@ -1,4 +1,4 @@
-"""The configuration's file is read again while the gateway runs."""
+"""Reload of the configuration file while the gateway runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def table(url: str, name: str, key: str = "one") -> str:
 
 
 class Running:
-    """A gateway that follows a file."""
+    """A gateway that reloads a configuration file."""
 
     def __init__(self, file: Path, http: httpx2.AsyncClient, lines: list[str]) -> None:
         self.file, self.lines, self._http = file, lines, http
@@ -48,7 +48,7 @@ class Running:
         part.replace(self.file)
 
     async def until(self, done: Callable[[], bool]) -> None:
-        while not done():  # noqa: ASYNC110 - the file is looked at by time
+        while not done():  # noqa: ASYNC110 - the file is polled
             await asyncio.sleep(0.02)
 
 

@@ -1,4 +1,4 @@
-"""A journal, answered again by another policy or pair."""
+"""Replay of a journal with another policy or pair."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ASKED = ParsedRequest(model="cuecard", question=Question(COUNT, (picture(),), ki
 
 
 def written(path: Path, strategy: str = "mutual", content: bool = True) -> Outcome:
-    """A journal of one request, which the scripted pair answers in virtual time."""
+    """Write a journal of one request, answered by the scripted pair in virtual time; returns the outcome."""
     outcome = virtual_time.run(answer(ASKED.question, disagreeing(**SLOW), strategy))
     journal = Journal(path, content=content)
     journal.write(ASKED, outcome)
@@ -136,7 +136,7 @@ def test_a_line_that_is_of_something_else_is_an_error(tmp_path):
 def test_a_line_that_was_torn_by_a_kill_costs_no_other(tmp_path):
     written(tmp_path / "log")
     whole = (tmp_path / "log").read_bytes()
-    (tmp_path / "log").write_bytes(whole + whole[:100])  # and the gateway starts again
+    (tmp_path / "log").write_bytes(whole + whole[:100])  # the gateway restarts
     written(tmp_path / "log")
     assert len(entries(tmp_path / "log")) == 2
 

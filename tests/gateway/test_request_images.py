@@ -1,4 +1,4 @@
-"""Images in requests: what would fill the memory or take the time of others is refused, and says by which setting."""
+"""Images in requests: those over the memory or time limits are rejected, and the error names the setting."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def refusal(limits: ImageSettings, *given: bytes) -> tuple[int, str]:
 
 
 async def got(*given: bytes, limits: ImageSettings | None = None) -> tuple[bytes, ...]:
-    """What the models of a gateway get to see."""
+    """The images that both models of a gateway receive for a request with the given images."""
     models = agreeing()
     async with gateway(models, images=limits) as client:
         await client.chat.completions.create(**asked(*given))
@@ -156,7 +156,7 @@ async def test_images_wait_for_those_before_them_but_not_for_ever(monkeypatch: p
         await asyncio.to_thread(started.wait, 20)
         with pytest.raises(openai.RateLimitError, match=r"waited 0\.1 s for other images"):
             await client.chat.completions.create(**asked(KINDS["GIF"]))
-        waiting.cancel()  # the turn ends with the decode
+        waiting.cancel()  # the slot is released when the decode ends
         await asyncio.gather(waiting, return_exceptions=True)
         monkeypatch.setattr(taking, "WAIT_S", 20)
         behind = asyncio.create_task(client.chat.completions.create(**asked(KINDS["GIF"])))

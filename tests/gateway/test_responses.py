@@ -1,4 +1,4 @@
-"""The Responses API, as OpenAI's own client sees it."""
+"""The Responses API, called with OpenAI's own client."""
 
 from __future__ import annotations
 

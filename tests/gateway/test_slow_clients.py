@@ -1,4 +1,4 @@
-"""Clients that are slow, send too much, or stay when the server stops."""
+"""Clients that are slow, send too much, or stay connected at shutdown."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ ASKED = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
 
 
 class Impatient(LimitedProtocol):
-    """Does not wait for tests."""
+    """With a short timeout for the request head."""
 
     head_s = 0.2
 
 
 class Narrow(LimitedProtocol):
-    """Keeps little of what it sends, and knows how many connections are open."""
+    """With a small send buffer; counts open connections."""
 
     open = 0
 
@@ -48,7 +48,7 @@ class Narrow(LimitedProtocol):
 
 
 async def response_to(client: openai.AsyncOpenAI, *pieces: bytes, every_s: float = 0.0) -> bytes:
-    """What the gateway answers to raw bytes, sent piece by piece, until it closes the connection."""
+    """Send raw bytes, a piece every `every_s` seconds; returns the response up to the end of the connection."""
     url = urlsplit(str(client.base_url))
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
 
@@ -68,13 +68,13 @@ async def response_to(client: openai.AsyncOpenAI, *pieces: bytes, every_s: float
 
 
 async def deaf(client: openai.AsyncOpenAI) -> asyncio.StreamWriter:
-    """A connection that takes next to nothing."""
+    """A connection that receives almost nothing."""
     _, writer = await asyncio.open_connection(sock=await narrow_socket(client), limit=1)
     return writer
 
 
 async def narrow_socket(client: openai.AsyncOpenAI) -> socket.socket:
-    """A connection that takes nothing unless it is asked to."""
+    """A connected socket with a small receive buffer, which nothing reads."""
     url = urlsplit(str(client.base_url))
     ours = socket.socket()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -119,7 +119,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
 
 
 def long_answer(**more: object) -> bytes:
-    """A request for an answer that is longer than what connections buffer."""
+    """A request for an answer larger than the buffers of the connection."""
     asked = ASKED | {"model": "huge", "max_tokens": 200_000, "cuecard": {"kind": "free_text"}} | more
     body = json.dumps(asked)
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -155,7 +155,7 @@ async def test_the_connection_of_a_client_that_takes_nothing_is_cut(monkeypatch,
 
 
 async def cut(pairs: Pairs) -> None:
-    """Waits until a connection was open, and none is any more, nor any request under way."""
+    """Wait until a connection has opened and closed again, and no request is in progress."""
     async with asyncio.timeout(10):
         for open_ones in (1, 0):
             while Narrow.open != open_ones:  # noqa: ASYNC110 - a transport has no event for it
@@ -199,11 +199,11 @@ async def test_but_not_for_ever_and_cancels_their_calls():
         await asked
 
 
-# --- what is refused before it was read -------------------------------------------------------------------------------
+# --- requests rejected before their body is read ----------------------------------------------------------------------
 
 
 def begun(path: str = "/v1/chat/completions", *headers: str) -> bytes:
-    """A request whose body, of ten gigabytes, is still to come."""
+    """The head of a request with a body of ten gigabytes."""
     lines = [f"POST {path} HTTP/1.1", "host: localhost", "content-length: 10000000000", *headers]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 

@@ -1,4 +1,4 @@
-"""What requests cost is charged, counted and noted however they end."""
+"""The cost of a request is charged, counted and logged, however the request ends."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TOOLS = [{"type": "custom", "custom": {"name": "look"}}]
 
 @asynccontextmanager
 async def charged(models: dict[str, Model], most: int = MOST, **how: Any) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client with a key, of a gateway."""
+    """A client with an API key that allows `most` tokens per minute."""
     keys = [Key(name="app", sha256=digest(SECRET), tokens_per_minute=most)]
     async with gateway(models, keys=keys, clock=lambda: 0.0, **how) as client:
         headers = {"authorization": f"Bearer {SECRET}"}
@@ -49,7 +49,7 @@ async def charged(models: dict[str, Model], most: int = MOST, **how: Any) -> Asy
 
 
 async def spent(plain: httpx2.AsyncClient) -> int:
-    """Tokens that the key was charged so far; telling them costs none."""
+    """Tokens charged to the key so far. The query costs no tokens."""
     answer = await plain.post("v1/decision", json=asked("cuecard/transfer"))
     return MOST - int(answer.headers["x-ratelimit-remaining-tokens"])
 
@@ -59,7 +59,7 @@ def asked(name: str = "cuecard", text: str = COUNT, **more: Any) -> dict[str, An
 
 
 async def leaves(plain: httpx2.AsyncClient, body: dict[str, Any], events: int) -> None:
-    """Hear so many events of a stream, and go."""
+    """Disconnect after this number of events of a stream."""
     async with plain.stream("POST", "v1/chat/completions", json=body | {"stream": True}) as answer:
         assert answer.status_code == 200
         async for line in answer.aiter_lines():
@@ -69,7 +69,7 @@ async def leaves(plain: httpx2.AsyncClient, body: dict[str, Any], events: int) -
 
 
 async def stats_once(plain: httpx2.AsyncClient, gone: int) -> dict[str, Any]:
-    """The sums, when so many clients are known to have left."""
+    """Waits until the gateway counts `gone` disconnected clients; returns its statistics."""
     while (result := (await plain.get("stats")).json())["clients_gone"] < gone:  # noqa: ASYNC110 - the gateway has no event for it
         await asyncio.sleep(0.01)
     return result
@@ -182,7 +182,7 @@ def test_second_looks_that_are_cut_short_count_on_their_budget():
         audit = Audit(service, AuditSettings(share=1.0, tokens_per_hour=10))
         asked = Question(COUNT, kind=AnswerKind.NUMBER)
         audit.consider(asked, Outcome("7", Route.AGREED, "mutual", (), 1.0, ""))
-        for _ in range(20):  # a client comes every 1.5 s, and stays for 0.1 s
+        for _ in range(20):  # a client connects every 1.5 s and stays for 0.1 s
             await asyncio.sleep(1.5)
             with service.at_work():
                 await asyncio.sleep(0.1)

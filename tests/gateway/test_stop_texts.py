@@ -1,4 +1,4 @@
-"""Stop texts: where the visible answer ends."""
+"""Stop sequences: where the visible answer ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def asked(text: str = DESCRIBE, **more: Any) -> dict[str, Any]:
 
 
 async def streamed(client: openai.AsyncOpenAI, **request: Any) -> tuple[str, str | None]:
-    """The visible answer and the finish reason."""
+    """(visible answer, finish reason) of a streamed request."""
     heard = [chunk async for chunk in await client.chat.completions.create(stream=True, **request)]
     choices = [chunk.choices[0] for chunk in heard if chunk.choices]
     return "".join(choice.delta.content or "" for choice in choices), choices[-1].finish_reason
@@ -40,7 +40,7 @@ def shown(pieces: list[str], stops: list[str]) -> str:
 
 
 def as_a_server_cuts(text: str, stops: list[str]) -> str:
-    """Character by character, as a server that looks for stop texts after each token does."""
+    """The text before the first stop text, searched after each character as a server searches after each token."""
     for end in range(1, len(text) + 1):
         ending = [stop for stop in stops if text[:end].endswith(stop)]
         if ending:
@@ -134,7 +134,7 @@ async def test_what_is_no_stop_text_is_refused(stop):
 
 
 async def served(replies: Completion, family: str = "enable_thinking", refuses: tuple[str, ...] = (), **request: Any):
-    """The answer of a server to a request, and the bodies that it got."""
+    """The choice that the gateway returns, and the request bodies that the large model's server received."""
     server = MockServer([replies], models=["huge"], refuses=refuses)
     async with server as url:
         models = {"small": model("tiny", "x"), "large": OpenAIModel(url, "huge", family=family)}

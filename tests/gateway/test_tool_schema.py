@@ -1,4 +1,4 @@
-"""The schema of a reply that may call tools."""
+"""The JSON schema of a reply that may contain tool calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tools through the pair, as OpenAI's own client sees them."""
+"""Tool calls through the pair, with OpenAI's own client."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SUNNY = '{"answer": "It is sunny in Paris."}'
 
 
 def pair(small: str, large: str, reasoned: str | None = None):
-    """Short answers of both, and what the large model says after it has read the small one's reasoning."""
+    """A pair with these short answers; `reasoned` is the large model's answer to the small one's reasoning."""
     return {"small": model("tiny", small, small), "large": model("huge", large, reasoned or large)}
 
 
@@ -190,7 +190,7 @@ async def test_with_none_the_question_is_an_ordinary_one():
 
 @pytest.mark.parametrize("tools", [{}, {"tools": None}, {"tools": []}])
 async def test_a_call_that_is_required_of_no_tools_is_an_ordinary_question(tools):
-    """As servers answer it, and LlamaIndex sends it."""
+    """LlamaIndex sends such requests, and servers answer them."""
     request = {key: value for key, value in asking().items() if key != "tools"}
     async with gateway(pair("sunny", "sunny")) as client:
         raw = await client.chat.completions.with_raw_response.create(
@@ -373,7 +373,7 @@ async def test_a_server_without_schemas_still_calls_tools():
     assert "tools" not in server.bodies[-1]
 
 
-# --- what is refused, what is kept ------------------------------------------------------------------------------------
+# --- rejected requests, and what is stored ----------------------------------------------------------------------------
 
 
 def tool(**changed: Any) -> dict[str, Any]:

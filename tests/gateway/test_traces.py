@@ -1,4 +1,4 @@
-"""OpenTelemetry: one trace a request, one span a call."""
+"""OpenTelemetry: one trace per request, one span per call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What servers send, as a client of the gateway gets to see it: statuses, codes and words, streamed or not."""
+"""Errors of servers as the gateway returns them: status, code and message, streamed or not."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def error(status: int, **fields: Any) -> HttpError:
 
 @asynccontextmanager
 async def before(small: Reply, large: Reply, **settings: Any) -> AsyncIterator[openai.AsyncOpenAI]:
-    """A client of a gateway before two servers."""
+    """A client of a gateway with two mock servers."""
     async with MockServer([small], models=["tiny"]) as one, MockServer([large], models=["huge"]) as other:
         clock = asyncio.get_running_loop().time
         models = {"small": OpenAIModel(one, "tiny", api_key=KEY), "large": OpenAIModel(other, "huge", api_key=KEY)}
@@ -53,7 +53,7 @@ async def before(small: Reply, large: Reply, **settings: Any) -> AsyncIterator[o
 
 
 async def failure(client: openai.AsyncOpenAI, stream: bool, **more: Any) -> tuple[int | None, Any, bool]:
-    """(status, the error's body, whether it says when to try again); no status in a stream."""
+    """(HTTP status or None for a stream, error body, whether the response says when to retry)."""
 
     async def ask() -> None:
         answer = await client.chat.completions.create(**ASKED, stream=stream, **more)
@@ -157,7 +157,7 @@ async def test_halves_of_characters_reach_clients_whole(stream: bool) -> None:
         assert "\ufffd" in answer.text
 
 
-# Passed on
+# Forwarded errors
 
 
 @asynccontextmanager
@@ -206,7 +206,7 @@ async def test_what_is_passed_on_is_framed_anew(end: tuple[bytes, ...]) -> None:
     assert "NaN" not in answer.text
 
 
-# A base URL with a wrong path
+# Base URLs with a wrong path
 
 
 async def test_answers_and_ready_report_a_wrong_path_of_a_server() -> None:
@@ -226,7 +226,7 @@ async def test_answers_and_ready_report_a_wrong_path_of_a_server() -> None:
     assert ready.json() == {"status": "degraded", "down": ["large"], "wrong_paths": {"large": [problem]}}
 
 
-# When to try again
+# Retry-After
 
 
 async def test_a_call_to_a_busy_server_is_retried_after_its_retry_after() -> None:

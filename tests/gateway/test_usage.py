@@ -1,4 +1,4 @@
-"""What a client and an operator see of the limits and the cost of a request."""
+"""Usage, limits and cost of a request in responses and metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One thread: the suite runs its files side by side."""
+"""Use one thread, because the suite runs its files in parallel."""
 
 import torch
 

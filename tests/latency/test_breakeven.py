@@ -1,4 +1,4 @@
-"""Break-even points: both sides take as long, by the profiles and by strategies run in virtual time."""
+"""Break-even points: both sides take the same time, by the profiles and by strategies in virtual time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`cuecard ask --estimate` prints the latencies of strategies by fits, and calls no model."""
+"""`cuecard ask --estimate` prints the latencies of strategies from fits, and calls no model."""
 
 from __future__ import annotations
 

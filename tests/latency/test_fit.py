@@ -1,4 +1,4 @@
-"""A fit finds the coefficients that made the readings, in spite of noise and outliers, and says how sure it is."""
+"""A fit recovers the coefficients behind the readings, despite noise and outliers, with its uncertainty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The order of a profile's rounds, when a point is done, drift, and slices that become whole models."""
+"""The order of a profile's rounds, completion of a point, drift, and whole models estimated from slices."""
 
 from __future__ import annotations
 

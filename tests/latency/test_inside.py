@@ -1,4 +1,4 @@
-"""Profiles of tiny models in this process: parts are all of the time, exact outputs, order, resumption, refusals."""
+"""Profiles of tiny models in this process: components that sum to the total, exact outputs, order, resuming, errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TINY = InProcessProfile(["qwen3-vl-tiny"], Grid((1, 3), (64,), text_tokens=(8,))
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A probe takes seconds, and is no matter of these tests."""
+    """Replace the probe, which takes seconds and is not tested here."""
     monkeypatch.setattr(profiles, "probe", lambda *_: {"device": "cpu", "dtypes": {}})
 
 
@@ -35,7 +35,7 @@ def profiled(wish: InProcessProfile, out: Path) -> ProfileEnd:
 
 @pytest.fixture(scope="module")
 def tiny() -> Runner:
-    """With weights that say something else at each place, so that a wrong place shows."""
+    """A tiny model whose weights give another token at each position, so that a wrong position is detected."""
     plan = plans("qwen3-vl-tiny", random=True, layers=None)[0]
     subject = loaded(plan, CPU, "float32")
     chance = torch.Generator().manual_seed(0)
@@ -128,7 +128,7 @@ def test_a_compiled_step_writes_the_same_tokens(tiny: Runner) -> None:
     plain = tiny.run(work(output_tokens=6, batch=2), prompt)
     decoder = tiny._decoder or decoders.StaticDecoder(tiny.subject.model)
     tiny._steppers[True, True, 2] = decoders.Compiled(decoder, 2, 64, backend="eager")
-    for _ in range(2):  # begun anew, it has forgotten the first request
+    for _ in range(2):  # the second run starts without the first request's state
         assert tiny.run(work(output_tokens=6, batch=2, attention="fused", compiled=True), prompt).tokens == plain.tokens
 
 

@@ -1,4 +1,4 @@
-"""A profile's page: every figure as SVG and PNG with a caption that says where its numbers come from, and tables."""
+"""A profile's page: each figure as SVG and PNG with a caption that names the source of its numbers, and tables."""
 
 from __future__ import annotations
 

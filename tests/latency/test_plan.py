@@ -1,4 +1,4 @@
-"""A plan on paper: every number follows from fits or from public figures with a source."""
+"""A plan without measurement: every number follows from fits or from public figures with a source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A profile's directory: one writer, readings that are appended, a last line that may be cut off, versions."""
+"""A profile's directory: one writer, appended readings, an incomplete last line, versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dimensions, the least work they mean, and how far a reading is from it."""
+"""A model's dimensions, the least work that follows from them, and the ratio of readings to it."""
 
 from __future__ import annotations
 

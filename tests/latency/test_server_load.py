@@ -1,4 +1,4 @@
-"""When requests are sent, in virtual time: every instant is known."""
+"""The send times of requests, in virtual time: every time is known."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cuecard.virtual_time import run
 
 
 def server(seconds: float, most: list[int]) -> Callable[[bytes, float | None], Awaitable[Raw]]:
-    """Each request takes as long; `most` collects how many are open."""
+    """A server where each request takes `seconds`; appends the number of open requests to `most`."""
     at_once = 0
 
     async def ask(body: bytes, due_s: float | None) -> Raw:

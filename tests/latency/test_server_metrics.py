@@ -1,4 +1,4 @@
-"""From bytes with times to metrics, on streams that are written down here: every figure is known."""
+"""From timed bytes to metrics, on hand-written streams: every figure is known."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def stream(*chunks: tuple[float, bytes], sent_s: float = 100.0) -> Raw:
-    """Times are from sending on."""
+    """A stream of (seconds after sending, bytes)."""
     raw = Raw(sent_s, sent_s, sent_s + 0.01)
     raw.chunks = [(sent_s + since, data) for since, data in chunks]
     raw.end_s = raw.chunks[-1][0]

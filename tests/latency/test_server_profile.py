@@ -1,4 +1,4 @@
-"""A profile of a server: requests, readings, resumption, and errors in one line."""
+"""A profile of a server: requests, readings, resuming, and one-line errors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_readings_hold_every_event_with_its_tokens_and_what_the_server_cou
         end = await profiled(url, tmp_path)
     made = stored(tmp_path)
     assert len(made) == 2 * 2 * 3 * 2
-    assert end.readings == len(made) + 4  # of warm-up
+    assert end.readings == len(made) + 4  # warm-up
     for each in made:
         assert each.error is None
         assert each.seen.output_tokens == each.point.output_tokens
@@ -145,7 +145,7 @@ async def test_a_profile_resumes_where_it_stopped(tmp_path: Path) -> None:
         await profiled(url, tmp_path, repeats=1)
         first, asked = len(stored(tmp_path)), len(server.received)
         assert (await profiled(url, tmp_path, repeats=1)).readings == 0
-        assert len(server.received) == asked + 2  # to meet the server again, with and without an image
+        assert len(server.received) == asked + 2  # the handshake, with and without an image
         await profiled(url, tmp_path, repeats=2)
         assert len(stored(tmp_path)) == 2 * first
         with pytest.raises(BadInput, match="requests"):
@@ -194,7 +194,7 @@ async def test_servers_that_cannot_be_profiled_are_refused_at_once(tmp_path: Pat
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    """A server in a thread of its own: the command has its own event loop."""
+    """The URL of a server in its own thread, because the command has its own event loop."""
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -236,7 +236,7 @@ def test_the_report_shows_and_defines_every_metric_be_there_a_fit_or_not(
     assert code == 0, output
     page, table = (tmp_path / "report.html").read_text(), (tmp_path / "tables" / "server.csv").read_text()
     for name, definition in DEFINITIONS.items():
-        if name != "queue":  # of a closed loop
+        if name != "queue":  # a closed loop has no queue
             assert str(escape(definition)) in page
             assert name in table
     assert (tmp_path / "fits").exists() == (lengths == "1,6")

@@ -1,4 +1,4 @@
-"""The latency of simulated strategies is that of their calls, and they take the wanted route."""
+"""Simulated strategies have the latency of their calls, and take the requested route."""
 
 from __future__ import annotations
 

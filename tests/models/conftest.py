@@ -1,4 +1,4 @@
-"""Tiny checkpoints, made once, and boards to ask about."""
+"""Tiny checkpoints, made once per session, and pictures of boards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a family's tiny checkpoint, made when it is first asked for."""
+    """Family -> folder of its tiny checkpoint, made at first use."""
     folder, made = tmp_path_factory.mktemp("checkpoints"), {}
 
     def checkpoint(family: str) -> Path:
@@ -35,12 +35,12 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 
 @pytest.fixture(scope="session")
 def loaded(checkpoints: Callable[[str], Path]) -> Iterator[Callable[[str], LocalModel]]:
-    """A family's tiny checkpoint in memory, with nothing computed yet."""
+    """Family -> its loaded tiny checkpoint, with an empty prefix cache."""
     models: dict[str, LocalModel] = {}
 
     def model(family: str) -> LocalModel:
         if family not in models:
-            models[family] = LocalModel.load(checkpoints(family), device="cpu")  # by Transformers
+            models[family] = LocalModel.load(checkpoints(family), device="cpu")  # with Transformers
         models[family].forget()
         return models[family]
 
@@ -51,13 +51,13 @@ def loaded(checkpoints: Callable[[str], Path]) -> Iterator[Callable[[str], Local
 
 @pytest.fixture
 def qwen(loaded: Callable[[str], LocalModel]) -> LocalModel:
-    """A Qwen3-VL with random weights: it reasons, closes its reasoning, and ends, where chance has it."""
+    """A Qwen3-VL with random weights; it closes its reasoning and ends its answer at random positions."""
     return loaded("qwen3_vl")
 
 
 @pytest.fixture(scope="session")
 def pictures() -> tuple[Image, Image]:
-    """A board, and its negative."""
+    """A picture of a board, and its negative."""
     board = boards.draw(boards.make_board(Random(0), "test"))
     return boards.png(board), boards.png(255 - board)
 

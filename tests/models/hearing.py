@@ -1,4 +1,4 @@
-"""Listening to a call to its end."""
+"""Collects the events of a call."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Heard:
 
     @property
     def computed(self) -> int:
-        """Tokens of the prompt that were computed, none of a second stage."""
+        """Prompt tokens computed in the first stage, without cached ones."""
         first = next(event.usage for event in self.events if isinstance(event, Progress))
         return (first.prompt_tokens or 0) - (first.cached_tokens or 0)
 
@@ -46,7 +46,7 @@ async def hear(model: Model, prompt: Prompt, limits: Limits = LIMITS) -> Heard:
 
 
 def before_each_computation(model: Any, act: Callable[[], Any]) -> Callable[[], None]:
-    """Call `act` before a local model's network computes anything: a slow machine, a fault, a count; -> how to stop."""
+    """Call `act` before every computation of a local model's network, to delay, fail or count; returns the undo."""
     network = model._network
     names = [name for name in ("read", "extend", "append") if name not in vars(network)]
 

@@ -1,4 +1,4 @@
-"""What Transformers itself makes of a prompt, with `generate` and one full forward: the ground truth for ours."""
+"""Ground truth for local models: Transformers' own output, by `generate` and one full forward pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cuecard.models.prompt import Prompt
 
 @dataclass(frozen=True)
 class Expected:
-    """What a greedy call must say, and its tokens: prompt, closing of the first stage if it was needed, answer."""
+    """Expected output of a greedy call; `before_answer`: token ids of the prompt, its reasoning and the closing tag."""
 
     reasoning: str
     answer: str
@@ -29,7 +29,7 @@ class Expected:
 
 
 class Reference:
-    """The same checkpoint once more, without caches that outlive a call."""
+    """A second instance of a checkpoint, without a prefix cache between calls."""
 
     def __init__(self, folder: Path) -> None:
         config = AutoConfig.from_pretrained(folder)
@@ -40,7 +40,7 @@ class Reference:
         self.end = self.tokenizer.eos_token_id
 
     def expected(self, prompt: Prompt, limits: Limits) -> Expected:
-        """Two calls of `generate` at most: on the prompt, and on the prompt with its reasoning closed."""
+        """The output for a prompt, by at most two calls of `generate`: one to reason, one with the reasoning closed."""
         inputs = self.reader.inputs(prompt)
         ids, reasoning, finish, spent = inputs.ids, [], FinishReason.STOP, 0
         if prompt.mode is Mode.REASON:
@@ -59,13 +59,13 @@ class Reference:
         return Expected(decode(reasoning).rstrip(), decode(answer).strip(), spent + len(answer), finish, ids, answer)
 
     def _split(self, generated: list[int], prompt: Prompt) -> tuple[list[int], list[int], list[int]]:
-        """Reasoning, the tokens that close it, and what follows; the mark must be a token of its own."""
+        """(reasoning, closing tag, rest) of generated ids. The closing tag must be a single token."""
         mark = self.tokenizer.convert_tokens_to_ids(prompt.style.closing.strip())
         at = generated.index(mark) if mark in generated else len(generated)
         return generated[:at], generated[at : at + 1], generated[at + 1 :]
 
     def greedy(self, inputs: Inputs, ids: list[int], most: int) -> list[int]:
-        """At most so many tokens behind these ids, the end token included."""
+        """At most `most` tokens that continue these ids, including the end token."""
         out = self.model.generate(
             input_ids=torch.tensor([ids]),
             attention_mask=torch.ones(1, len(ids), dtype=torch.long),
@@ -77,7 +77,7 @@ class Reference:
 
     @torch.inference_mode()
     def logprobs(self, inputs: Inputs, ids: list[int], wanted: list[int]) -> torch.Tensor:
-        """(wanted,) natural logs of the probabilities of these tokens behind these ids, by one full forward."""
+        """(wanted,) natural log probabilities of the wanted tokens after these ids, by one full forward pass."""
         whole = [*ids, *wanted]
         out = self.model(input_ids=torch.tensor([whole]), use_cache=False, **_fitting(inputs, len(whole)))
         rows = torch.log_softmax(out.logits[0, len(ids) - 1 : -1], -1)
@@ -85,7 +85,7 @@ class Reference:
 
 
 def _fitting(inputs: Inputs, length: int) -> dict[str, Any]:
-    """The tensors of the images, those with an entry a token made as long as the ids."""
+    """Tensors of the inputs; those with one entry per token are padded with zeros to `length`."""
     before = (1, len(inputs.ids))
     return {
         name: torch.nn.functional.pad(part, (0, length - before[1])) if part.shape == before else part

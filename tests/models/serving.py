@@ -1,4 +1,4 @@
-"""A model behind a mock server, and the requests that the server receives."""
+"""An OpenAIModel with a mock server that records requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THOUGHT = "The bar of May is the tallest of all."
 async def served(
     *script: Reply, server: MockServer | None = None, model: str = "qwen3-vl-8b", **settings: Any
 ) -> AsyncIterator[tuple[OpenAIModel, MockServer]]:
-    """A model behind a mock server, both closed at the end."""
+    """A model and its mock server, both closed at the end."""
     server = server or MockServer(script, models=[model])
     async with server as url:
         client = OpenAIModel(url, model, **settings)

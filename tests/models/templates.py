@@ -1,4 +1,4 @@
-"""How other families lay a conversation out: their chat templates, less tools and dates."""
+"""Chat templates of other families, without tools and dates."""
 
 QWEN = """{%- for message in messages %}
 {%- set text = message.content %}

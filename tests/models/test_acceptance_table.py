@@ -1,4 +1,4 @@
-"""Acceptance tables: the formula, files, and the one in a checkpoint's folder."""
+"""Acceptance tables: formula, files, and the table in a checkpoint's folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls at once on a local model: decoded together, saying what each says alone."""
+"""Concurrent calls of a local model are decoded in one batch, with the same output as single calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grammars of brief answers bound their form, never which letters or numbers can be given."""
+"""Grammars for brief answers restrict the form, but allow every letter and number."""
 
 from __future__ import annotations
 

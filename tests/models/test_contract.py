@@ -1,4 +1,4 @@
-"""What every model promises, whether in this process, behind HTTP, scripted, simulated, recorded or replayed."""
+"""The contract of every `Model`: local, HTTP, scripted, simulated, recorded and replayed."""
 
 from __future__ import annotations
 
@@ -48,22 +48,22 @@ CARD = "Row 1 shows two."
 
 @dataclass
 class Subject:
-    """A model that thinks REASONING and answers SAID, a token each TOKEN_S at least; and one like it that fails."""
+    """A model that reasons REASONING and answers SAID, in at least TOKEN_S per token; and failing variants of it."""
 
     model: Model
     size: Callable[[str], int] = lambda text: len(words(text))
     unseen: int = 0
-    """Tokens of a reasoning call that stand for the end of the reasoning, not for text."""
+    """Tokens of a reasoning call that mark the end of the reasoning and are no text."""
     broken: Model | None = None
     breaks_off: Model | None = None
-    """It fails when it has begun to answer."""
+    """Fails after the start of the answer."""
     at_rest: Callable[[], Awaitable[Any]] = lambda: asyncio.sleep(0)
-    """Returns when nothing of a call is left running; fails or hangs if something is."""
+    """Returns when no part of a call is still running; fails or hangs otherwise."""
 
 
 @dataclass
 class Setting:
-    """What a model is made from."""
+    """Arguments for the factories of the models."""
 
     stack: AsyncExitStack
     folder: Path
@@ -134,7 +134,7 @@ def local(setting: Setting, **settings: str) -> Subject:
 
     def fail_later() -> None:
         fails.append(True)
-        if len(fails) > 1:  # the first one is the prompt
+        if len(fails) > 1:  # the first write is the prompt
             fail()
 
     for each, act in (model, slowly), (broken, fail), (breaks_off, fail_later):
@@ -197,7 +197,7 @@ def only(*makers: Callable[[Setting], Awaitable[Subject]]) -> pytest.MarkDecorat
 
 
 def prompts(model: Model, question: Question) -> list[Prompt]:
-    """A short one, a reasoning one, and a card in every way that the model can be given one."""
+    """A short prompt, a reasoning prompt, and a read prompt in each card format of the model."""
     able = model.abilities
     cards = [read(question, CARD, form, able.style) for form in able.card_formats]
     return [short(question, able.style), reason(question, able.style), *cards]
@@ -260,7 +260,7 @@ async def test_usage_is_what_the_events_counted(subject: Subject, asked: Questio
 
 
 async def test_usage_grows_up_to_the_end(subject: Subject, asked: Question) -> None:
-    """But for the end of the turn, which some servers send along, and do not count."""
+    """Except for the end-of-turn token, which some servers send but do not count."""
     for prompt in prompts(subject.model, asked):
         heard = await hear(subject.model, prompt, LIMITS)
         running = [event.usage for event in heard.events if isinstance(event, Progress)]
@@ -295,7 +295,7 @@ async def test_an_answer_that_is_cut_says_so(subject: Subject, asked: Question) 
     assert (heard.answer, heard.end.finish_reason) == (SAID.split()[0], FinishReason.LENGTH)
 
 
-# --- several calls, and calls that are given up -----------------------------------------------------------------------
+# --- concurrent and cancelled calls -----------------------------------------------------------------------------------
 
 
 async def test_two_calls_at_once_both_finish(subject: Subject, asked: Question) -> None:

@@ -1,4 +1,4 @@
-"""Images decoded in a child process: as in this one, within bounds."""
+"""Image decoding in a child process gives the same result as in this one, within time and memory limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client's request adds to calls: on the wire, in local models, and in keys of stored calls."""
+"""Extra parameters of a client's request: in calls to servers, in local models, and in keys of stored calls."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHORT = layouts.short(STORY, TAGS)
 
 
 async def bodies(extras: Extras, refuses: tuple[str, ...] = (), **how: Any) -> tuple[list[dict[str, Any]], OpenAIModel]:
-    """What a server gets of two calls, and the model that made them."""
+    """Request bodies that a server receives from two calls, and the model that made the calls."""
     server = MockServer([Completion("A cat.")], refuses=refuses)
     async with server as url:
         model = OpenAIModel(url, "mock", **({"family": "plain"} | how))

@@ -1,4 +1,4 @@
-"""Checkpoints of other families: laid out by their own processors, and decoded as Transformers decodes them."""
+"""Checkpoints of other families: prompts laid out by their own processors, and the same decoding as Transformers."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ async def test_a_language_model_reads_the_question_and_refuses_images(
 def test_text_that_is_decoded_token_by_token_is_whole(
     family: str, text: str, references: Callable[[str], Reference]
 ) -> None:
-    """Spaces at the beginning of words, and characters that take several tokens."""
+    """Including spaces at the start of words, and characters of several tokens."""
     tokenizer = references(family).tokenizer
     ids = tokenizer(text, add_special_tokens=False).input_ids
     decoder = TokenDecoder(tokenizer, short(Question("Which?"), TAGS))
@@ -155,7 +155,7 @@ def test_each_family_has_its_reader(references: Callable[[str], Reference]) -> N
 def test_qwens_prompts_are_laid_out_as_qwens_own_processor_does(
     count: int, references: Callable[[str], Reference], pictures: tuple[Image, Image]
 ) -> None:
-    """Its processor, that is, without the part for videos, which cannot be had without torchvision."""
+    """The processor is loaded without its video part, which needs torchvision."""
     reader = references("qwen3_vl").reader
     assert isinstance(reader, QwenReader)
     tokenizer = tiny.words(reader.tokenizer.chat_template, extra_special_tokens={"image_token": "<|image_pad|>"})
@@ -212,7 +212,7 @@ def test_a_prompt_begins_with_one_beginning_whether_its_template_puts_it_there_o
 def test_a_text_after_a_picture_needs_no_picture_before_it_is_reused(
     references: Callable[[str], Reference], pictures: tuple[Image, Image]
 ) -> None:
-    """What may be shared begins behind the last token of the last image."""
+    """`images_end` is the position after the last image token; text from there on needs no image."""
     for family in ("idefics3", "llava"):
         reference = references(family)
         inputs = reference.reader.inputs(short(asked(family, pictures), TAGS))

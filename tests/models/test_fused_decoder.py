@@ -1,4 +1,4 @@
-"""The fused decoder says what Transformers' layers say, or is not taken."""
+"""The fused decoder gives the same output as Transformers' layers, or is not used."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IDS = torch.tensor([[5, 9, 40, 41, 42, 43, 44], [7, 9, 50, 41, 52, 43, 54]])
 
 
 def read(model: Any, ids: torch.Tensor) -> tuple[DynamicCache, torch.Tensor]:
-    """Ids computed by the layers; -> their cache, (batch, vocabulary) logits of what follows."""
+    """Prefill with Transformers' layers: KV cache, and (batch, vocabulary) logits of the next token."""
     cache = growing(model.config)
     with torch.inference_mode():
         return cache, model(input_ids=ids, past_key_values=cache, use_cache=True).logits[:, -1]
@@ -105,7 +105,7 @@ def test_other_architectures_and_quantised_layers_keep_their_own_layers(loaded: 
     model: Any = loaded("qwen3")._network.model
 
     class Packed(nn.Linear):
-        """What a quantisation library puts in the place of a linear layer."""
+        """Stands for the replacement of a linear layer by a quantisation library."""
 
     mlp = model.model.layers[0].mlp
     plain = mlp.up_proj

@@ -1,4 +1,4 @@
-"""A GGUF file is a model in this process: its weights, its tokenizer and its chat template come from the one file."""
+"""Local models from GGUF files: weights, tokenizer and chat template come from one file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
 def written(path: Path, architecture: str = "qwen2") -> Path:
-    """A language model with random weights that speaks in bytes."""
+    """Write a GGUF file of a language model with random weights and a byte-level vocabulary; returns its path."""
     tokens, chance = [*sorted(ByteLevel.alphabet()), "he", *SPECIAL], np.random.default_rng(0)
     file = gguf.GGUFWriter(path, architecture)
     file.add_block_count(LAYERS)

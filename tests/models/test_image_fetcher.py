@@ -1,4 +1,4 @@
-"""Images from the web: from public addresses only, however an address is written and wherever a redirect leads."""
+"""Images from the web: only from public addresses, for every notation of an address and after redirects."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def fetched(url: str, **settings: Any) -> bytes:
         "fd00:ec2::254",
         "not an address",
         "",
-        # IPv6 that holds an IPv4 address, in every form that there is
+        # all forms of IPv6 addresses that embed an IPv4 address
         "::127.0.0.1",
         "::10.0.0.1",
         "::169.254.169.254",
@@ -66,7 +66,7 @@ async def fetched(url: str, **settings: Any) -> bytes:
         "2a00:1450::5efe:7f00:1",
         "2a00:1450::200:5efe:169.254.169.254",
         "fe80::5efe:127.0.0.1",
-        # no one's on the Internet
+        # reserved ranges
         "fec0::1",
         "fec0:0:0:ffff::1",
         "feff::1",
@@ -84,7 +84,7 @@ async def fetched(url: str, **settings: Any) -> bytes:
         "198.18.0.1",
         "203.0.113.1",
         "240.0.0.1",
-        # public by their number, and answered inside a cloud only
+        # public by number, but reachable only inside a cloud
         "168.63.129.16",
         "::ffff:168.63.129.16",
         "64:ff9b::168.63.129.16",
@@ -167,14 +167,14 @@ async def test_only_hosts_on_the_list_are_asked():
         await fetched("http://evil-example.org/a.png", hosts=["example.org"])
 
 
-# --- a server of our own, which the fetcher takes for a public one ----------------------------------------------------
+# --- a local server that the fetcher treats as public -----------------------------------------------------------------
 
 
 @asynccontextmanager
 async def server(
     pages: Mapping[str, bytes], hosts: Sequence[str] = (), asked: list[str] | None = None
 ) -> AsyncIterator[tuple[Fetcher, str]]:
-    """A fetcher, and the address of a server with these pages; names that are resolved go to `asked`."""
+    """A fetcher, and the URL of a server with these pages; `asked` collects the resolved host names."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         path = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1].decode()

@@ -1,4 +1,4 @@
-"""The structure of images: what it says holds for decoders too, and what it cannot judge is left to them."""
+"""Image headers: what the parser reads agrees with the decoders; files that it cannot judge are left to them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_what_a_header_says_is_what_a_decoder_finds(kind: str) -> None:
             assert (header.width, header.height, header.is_plain) == (*picture.size, is_plain)
 
 
-@pytest.mark.filterwarnings("ignore")  # of decoders, about files that are readable all the same
+@pytest.mark.filterwarnings("ignore")  # decoders warn about damaged but readable files
 @given(st.sampled_from(sorted(KINDS)), st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=3), st.data())
 @settings(max_examples=200, deadline=None)
 def test_a_header_of_damaged_bytes_never_says_another_size(
@@ -46,7 +46,7 @@ def test_a_header_of_damaged_bytes_never_says_another_size(
         with PilImage.open(io.BytesIO(damaged), formats=pillow_decoding.FORMATS) as picture:
             assert picture.size == (header.width, header.height)
     except (PilImage.UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        return  # it cannot be decoded at all
+        return  # no decoder reads it
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Images that are unlike those of the training: how far their visual tokens lie from usual ones, and who says so."""
+"""Images unlike the training images: distance of their visual tokens from usual ones, and the resulting warning."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SIZE = (32, 32)
 
 
 def drawn(seed: int, count: int = 400) -> np.ndarray:
-    """(count, 4, 6) tokens whose numbers depend on each other."""
+    """(count, 4, 6) random tokens with correlated components."""
     chance = np.random.default_rng(seed)
     mixed = np.random.default_rng(0).normal(size=(6, 6))
     return (chance.normal(size=(count, 4, 6)) @ mixed + np.arange(4)[:, None]).astype(np.float32)
@@ -51,7 +51,7 @@ def test_one_token_that_is_far_away_and_many_that_deviate_alike_are_unusual() ->
     outlier = mean.copy()
     outlier[0] += 30
     assert KIND.distance(outlier) > 1
-    alike = mean + np.linalg.inv(KIND.whitening)[0] * 2.9  # each of them as usual
+    alike = mean + np.linalg.inv(KIND.whitening)[0] * 2.9  # each token alone is usual
     assert np.square((alike - mean) @ KIND.whitening).mean() < KIND.limits[0]
     assert KIND.distance(alike) > 1
 
@@ -108,7 +108,7 @@ def test_a_broken_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small model with a scope of images that is fitted on a few of them."""
+    """The small model with an image scope that is fitted on a few images."""
     made = tmp_path_factory.mktemp("scoped") / "demo-small"
     shutil.copytree(Embedded("demo-small").folder, made)
     with pytest.MonkeyPatch.context() as patched:
@@ -131,7 +131,7 @@ def asked(image: Image) -> Question:
 
 
 async def heard(model: LocalModel, question: Question) -> str | None:
-    """What the scope says after a call."""
+    """The scope warning about a question after its prefill, or None."""
     await model.warm(short(question, EMBEDDED))
     return outside(question, [model])
 
@@ -182,7 +182,7 @@ async def test_a_folder_without_the_file_has_no_opinion_of_images(folder: Path, 
 
 @pytest.fixture
 async def apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalModel]:
-    """The model in a process of its own."""
+    """The model in a child process."""
     monkeypatch.delenv(process.VARIABLE, raising=False)
     monkeypatch.setattr(process.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     monkeypatch.setattr("cuecard.models.local.model.ModelProcess", lambda *given: ModelProcess(*given, calls_before=0))

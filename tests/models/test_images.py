@@ -1,4 +1,4 @@
-"""Images as users give them: what is usable is taken, and the rest refused with a hint."""
+"""Images as users pass them: usable ones are accepted, others rejected with a hint."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def plain(size: tuple[int, int] = (8, 6), colour: Any = RED, mode: str = "RGB") 
 
 
 def seen(image: Image) -> PilImage.Image:
-    """What a model gets to see, when it does no more than decode."""
+    """The image that a model decodes."""
     with PilImage.open(io.BytesIO(image.data)) as picture:
         return picture.convert("RGB")
 
 
-# --- images that are taken --------------------------------------------------------------------------------------------
+# --- accepted images --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
@@ -144,7 +144,7 @@ def test_a_photograph_taken_sideways_is_turned_upright(kind: str) -> None:
     picture = plain((40, 20), WHITE)
     picture.paste(RED, (0, 0, 20, 20))
     exif = PilImage.Exif()
-    exif[ExifTags.Base.Orientation] = 6  # its top is at the right
+    exif[ExifTags.Base.Orientation] = 6  # displayed rotated by 90° clockwise
     image = load(encoded(picture, kind, exif=exif))
     upright = seen(image)
     assert upright.size == (20, 40)
@@ -167,11 +167,11 @@ def test_small_and_simple_images_are_taken(picture: PilImage.Image) -> None:
     assert seen(load(encoded(picture))).size == picture.size
 
 
-# --- images that are refused ------------------------------------------------------------------------------------------
+# --- rejected images --------------------------------------------------------------------------------------------------
 
 
 def png_that_claims(wide: int, high: int) -> bytes:
-    """A PNG of a few bytes whose header promises very many pixels."""
+    """A PNG of a few bytes with this size in its header."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -277,7 +277,7 @@ def test_damaged_images_are_taken_or_refused_and_nothing_else(
 
 
 class Files(BaseHTTPRequestHandler):
-    """Serves one image, one redirection to a file, and the beginning of an answer."""
+    """Serves one image, one redirect to a file, and one truncated response."""
 
     def do_GET(self) -> None:
         if self.path == "/red.png":
@@ -298,7 +298,7 @@ class Files(BaseHTTPRequestHandler):
             self.send_error(404)
 
     def log_message(self, *args: Any) -> None:
-        """Nothing is logged."""
+        """Log nothing."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A checkpoint in this process says what Transformers itself would say, and computes no prompt token twice."""
+"""A local checkpoint gives the same output as Transformers, and computes no prompt token twice."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def reference(checkpoints: Callable[[str], Path]) -> Reference:
 
 @pytest.fixture(scope="module")
 def truth(reference: Reference) -> Callable[[Prompt, Limits], Expected]:
-    """What must come, computed by Transformers once."""
+    """Looks up the expected output of a prompt; Transformers computes it once."""
     known: dict[Prompt, Expected] = {}
 
     def look_up(prompt: Prompt, limits: Limits = LIMITS) -> Expected:
@@ -63,7 +63,7 @@ def due(expected: Expected) -> tuple[str, str, int, FinishReason]:
     return expected.reasoning.lstrip(), expected.answer, expected.tokens, expected.finish_reason
 
 
-# --- greedy decoding is Transformers' own -----------------------------------------------------------------------------
+# --- greedy decoding equals Transformers' -----------------------------------------------------------------------------
 
 
 async def nothing(model: LocalModel, question: Question, other: Question) -> None:
@@ -145,7 +145,7 @@ async def test_calls_that_take_turns_do_not_mix(
 async def test_the_random_checkpoint_ends_calls_by_itself_and_by_the_limit(
     truth: Callable[[Prompt], Expected], question: Question, pictures: tuple[Image, Image]
 ) -> None:
-    """Or else the tests above would prove less than they say; budgets are spent in a test of their own."""
+    """The tests above need both finish reasons; exhausted budgets have a separate test."""
     asked = [question, *(Question(f"How many {colour} digits are there?", pictures[1:]) for colour in boards.COLOURS)]
     ends = {truth(make(each)).finish_reason for make in CALLS.values() for each in asked}
     assert ends == {FinishReason.STOP, FinishReason.LENGTH}
@@ -183,17 +183,17 @@ async def test_the_logprob_is_that_of_the_answers_tokens_in_a_full_forward(
     assert heard.end.answer_logprob == pytest.approx(float(each.sum()), abs=1e-3)
 
 
-# --- prefixes ---------------------------------------------------------------------------------------------------------
+# --- prefix caching ---------------------------------------------------------------------------------------------------
 
 
 class Trie:
-    """Prompts by their tokens; a token that stands there already need not be computed."""
+    """A prefix tree of prompt tokens; tokens in the tree need no computation."""
 
     def __init__(self) -> None:
         self._root: dict[int, Any] = {}
 
     def add(self, ids: list[int]) -> int:
-        """How many tokens are new."""
+        """Insert a prompt; returns the number of new tokens."""
         node, new = self._root, 0
         for token in ids:
             new += token not in node
@@ -204,7 +204,7 @@ class Trie:
 async def test_no_prompt_token_of_a_question_is_computed_twice(
     qwen: LocalModel, reference: Reference, question: Question
 ) -> None:
-    """But for the last one of a prompt that is known already, whose logits are wanted again."""
+    """Except the last token of a cached prompt, which is computed again for its logits."""
     warmed = [growing(question, CARD[:cut], form, TAGS) for form in CardFormat for cut in CUTS]
     asked = [make(question) for make in CALLS.values()]
     trie, due, computed = Trie(), [], []
@@ -270,7 +270,7 @@ async def test_a_long_prompt_is_read_in_pieces(
     assert await qwen.score(prompt, CARD) == pytest.approx(await qwen.score(prompt, CARD))
 
 
-# --- scores and chance ------------------------------------------------------------------------------------------------
+# --- scores and sampling ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("answer", ["2", "two red digits", CARD])

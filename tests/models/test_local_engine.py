@@ -1,4 +1,4 @@
-"""A checkpoint in this process leaves the event loop free, stops when it is left, and is refused if not whole."""
+"""A local checkpoint does not block the event loop, stops at cancellation, and is rejected if incomplete."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LIMITS = Limits(answer_tokens=24, reasoning_tokens=24)
 
 @contextmanager
 def on_every_forward(model: LocalModel, act: Callable[[], Any]) -> Iterator[None]:
-    """Something happens whenever the network computes: a slow machine, a fault, a count."""
+    """Call `act` before every computation of the network, to delay it, raise an error or count."""
     stop = before_each_computation(model, act)
     try:
         yield

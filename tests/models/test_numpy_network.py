@@ -1,4 +1,4 @@
-"""The embedded pair computed by NumPy says what Transformers' layers say."""
+"""The NumPy implementation of the embedded pair gives the same output as Transformers' layers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ QUESTIONS = [each.question for each in boards.exercises(6, 5)] + [
 
 @pytest.fixture(scope="module", params=["demo-small", "demo-large"])
 def both(request: pytest.FixtureRequest) -> tuple[LocalModel, LocalModel]:
-    """A checkpoint by NumPy and by Transformers."""
+    """A checkpoint loaded with NumPy and with Transformers."""
     by_numpy = LocalModel.load(WEIGHTS / request.param)
     by_transformers = LocalModel.load(WEIGHTS / request.param, device="cpu")
     assert isinstance(by_numpy._network, NumpyNetwork)

@@ -1,4 +1,4 @@
-"""OpenAIModel against a real HTTP server that speaks from a script."""
+"""OpenAIModel with the scripted HTTP server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.timeout(20)
 LONG = Limits(answer_tokens=64, reasoning_tokens=200, timeout_s=5)
 
 
-# What is sent
+# Requests
 
 
 async def test_images_go_first_in_the_user_turn_as_data_urls() -> None:
@@ -334,7 +334,7 @@ async def test_images_are_refused_where_they_are_known_not_to_be_taken() -> None
     assert server.received == []
 
 
-# Two stages
+# Two-stage calls
 
 
 @pytest.mark.parametrize("framing", [Framing.REASONING, Framing.TAGS, Framing.IMPLIED])
@@ -439,7 +439,7 @@ def _texts(body: dict[str, Any]) -> list[str]:
     return [content if isinstance(content, str) else content[-1]["text"] for content in contents]
 
 
-# Tokens and their probabilities
+# Tokens and log probabilities
 
 
 @pytest.mark.parametrize(
@@ -507,7 +507,7 @@ async def test_warming_asks_for_one_token_and_a_later_call_finds_the_prefix_comp
         heard = await hear(model, read(QUESTION, THOUGHT, CardFormat.THINKING, TAGS))
     assert server.bodies[0]["max_tokens"] == 1
     assert usage.prompt_tokens is not None
-    assert heard.end.usage.cached_tokens == usage.prompt_tokens - 2  # the close of the card is not what follows it
+    assert heard.end.usage.cached_tokens == usage.prompt_tokens - 2  # the later card continues there
     closed = [body["messages"][-1]["content"].endswith(TAGS.closing) for body in server.bodies]
     assert closed == [True, True]
 
@@ -539,7 +539,7 @@ async def test_scoring_is_refused_or_broken_where_the_server_does_not_do_it() ->
             await model.score(SHORT, "A")
 
 
-# The double
+# The mock server
 
 
 async def test_the_mock_answers_as_a_function_of_the_request() -> None:
@@ -567,7 +567,7 @@ def test_the_mock_is_not_imported_with_the_model() -> None:
 
 
 def holds(fits: int, words: str, **more: Any) -> MockServer:
-    """A server that takes limits of so many tokens, and says so in these words, MOST being what was asked for."""
+    """A server that rejects max_tokens above `fits` with this message, in which MOST stands for the value."""
 
     def answer(request: Received) -> Reply:
         most = request.body["max_tokens"]
@@ -584,7 +584,7 @@ HELD = "This model's maximum context length is 900 tokens. However, "
 @pytest.mark.parametrize(
     ("fits", "words", "limits"),
     [
-        # vLLM, through its versions
+        # versions of vLLM
         (400, HELD + "you requested 1564 tokens (500 in the messages, MOST in the completion). Please", [1064, 400]),
         (400, HELD + "you requested MOST output tokens and your prompt contains 500 input tokens", [1064, 400]),
         (
@@ -646,7 +646,7 @@ async def test_a_prompt_that_is_too_long_is_sent_once_where_the_server_says_so_e
     assert len(server.bodies) == attempts
 
 
-# What a server sends again, and grammars
+# Echoed prefills, and grammars
 
 
 @pytest.mark.parametrize("piece", [None, 1, 7])

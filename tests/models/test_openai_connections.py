@@ -1,4 +1,4 @@
-"""Connections to a server: kept ones that it closes, calls that closing a model ends, refused parameters, events."""
+"""Connections to a server: stale keep-alive connections, closing of models, rejected parameters, and events."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EVENT = b'data: {"choices":[{"delta":{"content":"A"},"finish_reason":"stop"}]}\n
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(EVENT), EVENT)
 
 
-# Kept connections
+# Keep-alive connections
 
 Ending = Callable[[asyncio.StreamWriter], None]
 
@@ -54,12 +54,12 @@ def begun(writer: asyncio.StreamWriter) -> None:
 
 
 class Hanging:
-    """A server that answers the first `answers` requests of a connection, and hangs up on the next."""
+    """A server that answers the first `answers` requests of a connection, and disconnects at the next."""
 
     def __init__(
         self, answers: int, ending: Ending = closed, *, at_once: bool = False, fails_from: int = 10**9
     ) -> None:
-        """`at_once`: it hangs up right behind the last answer. `fails_from`: from this request on it answers none."""
+        """`at_once`: disconnects right after the last answer. `fails_from`: answers no request from this number on."""
         self._answers, self._ending, self._at_once, self._fails_from = answers, ending, at_once, fails_from
         self.requests = self.connections = 0
         self._serving: set[asyncio.Task[None] | None] = set()
@@ -69,7 +69,7 @@ class Hanging:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         server.close()
-        await asyncio.gather(*filter(None, self._serving))  # each ends when its client has gone
+        await asyncio.gather(*filter(None, self._serving))  # each task ends when its client disconnects
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -182,7 +182,7 @@ async def test_a_kept_connection_that_is_closed_before_a_byte_is_written_fails_n
         for _ in range(2):
             assert (await hear(model, SHORT)).answer == "A"
             (kept,) = model._server._server._sessions[0].connector._conns.values()
-            # by then the next call has taken the connection, and has written nothing yet
+            # at that time, the next call has taken the connection, but has written nothing yet
             asyncio.get_running_loop().call_soon(kept[0][0].transport.close)
             assert (await hear(model, SHORT)).answer == "A"
         await model.aclose()
@@ -193,7 +193,7 @@ async def test_a_kept_connection_that_is_closed_before_a_byte_is_written_fails_n
 
 
 async def until_stalled(model: OpenAIModel, reply: Reply, waiting: asyncio.Event) -> None:
-    """Listen to a call; `waiting` is set when all that comes is here."""
+    """Read a call's events; sets `waiting` when the server has sent everything and stalls."""
     pieces = 0
     if not isinstance(reply, Completion):
         waiting.set()
@@ -243,7 +243,7 @@ async def test_a_stream_whose_listener_is_busy_while_the_model_is_closed_ends_wh
             [event async for event in events]
 
 
-# Refused parameters
+# Rejected parameters
 
 
 @pytest.mark.parametrize("refuses", [["logprobs"], ["stream_options", "logprobs", "temperature", "max_tokens"]])
@@ -263,7 +263,7 @@ async def test_scores_at_once_from_a_server_that_refuses_parameters_all_come() -
 
 
 async def test_a_schema_that_cannot_be_enforced_behind_a_given_reasoning_is_left_out_of_that_request_alone() -> None:
-    """As llama.cpp does: a grammar made of the schema does not match the reasoning that the answer begins with."""
+    """llama.cpp rejects such requests: the schema's grammar does not match the reasoning at the start of the answer."""
 
     def reply(request: Received) -> Reply:
         begun = request.body["messages"][-1]["role"] == "assistant"

@@ -1,4 +1,4 @@
-"""OpenAIModel when a call is left, a server hangs, or something is wrong: one error each, and nothing left running."""
+"""OpenAIModel with cancelled calls, hanging servers and faults: one error each, and nothing keeps running."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from cuecard.testing.replies import (
 pytestmark = pytest.mark.timeout(20)
 
 
-# Hanging up, and not hanging
+# Disconnects and timeouts
 
 
 async def until_cancelled(model: OpenAIModel, server: MockServer) -> None:

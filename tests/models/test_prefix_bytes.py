@@ -1,4 +1,4 @@
-"""What a local model keeps of computed prompts is bounded by bytes."""
+"""The prefix cache of a local model is limited in bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cuecard.models.prompt import TAGS, short
 pytestmark = pytest.mark.timeout(60)
 
 TOKEN_BYTES = 2 * 2 * 3 * 4
-"""Keys and values of 2 heads of 3 numbers of 4 bytes."""
+"""Bytes per token: keys and values of 2 heads with 3 numbers of 4 bytes."""
 
 
 def room(capacity: int) -> Room:
@@ -69,7 +69,7 @@ async def test_a_model_keeps_no_more_bytes_than_its_setting_says_and_says_the_sa
     for number in range(12):
         prompt = short(Question(f"{number} cats and {number} dogs: {'how many ' * number}animals?"), TAGS)
         bounded_end, end = [(await hear(model, prompt, LIMITS)).events[-1] for model in (bounded, qwen)]
-        # a prefix that was kept elsewhere is computed in other pieces, so probabilities differ in their last digits
+        # other cached prefixes mean another split of the prefill, so probabilities differ in their last digits
         assert replace(bounded_end, answer_logprob=end.answer_logprob) == end
         assert bounded_end.answer_logprob == pytest.approx(end.answer_logprob, abs=1e-3)
         held = bounded._prefixes._held.values()

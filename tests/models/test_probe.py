@@ -1,4 +1,4 @@
-"""What served models do when they are prompted is found out once, stored, and gone by."""
+"""Served models are probed once for their response to prompt formats; results are stored and used."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 def form_of(request: Received) -> str | None:
-    """The card format of a request that holds the probe's card."""
+    """The card format of a request, or None if it does not hold the probe's card."""
     messages = request.body["messages"]
     if probe.SECRET not in str(messages):
         return None
@@ -39,7 +39,7 @@ def form_of(request: Received) -> str | None:
 
 
 def reads(*forms: str) -> Callable[[Received], Reply]:
-    """A server whose model reads cards in these formats, and reasons again in the others."""
+    """A script of a model that reads cards in these formats, and reasons again in all others."""
 
     def script(request: Received) -> Reply:
         form = form_of(request)

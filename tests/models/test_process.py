@@ -1,4 +1,4 @@
-"""A model in a process of its own says what it says in this one."""
+"""A model in a child process gives the same output as in this process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUESTION = boards.exercises(1, 5)[0].question
 
 @pytest.fixture
 async def model() -> AsyncIterator[LocalModel]:
-    """A model whose process has started."""
+    """A model with a running child process."""
     loaded = LocalModel.load(SOURCE)
     loaded._process = ModelProcess("demo-small", str(SOURCE), calls_before=0)
     await started(loaded)

@@ -1,4 +1,4 @@
-"""Checkpoints of other families are profiled as their own processors lay them out."""
+"""Profiles of checkpoints of other families, with prompts laid out by their own processors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cuecard.latency.inside import profile as profiles
 from cuecard.latency.inside.profile import InProcessProfile, profile
 
 SEEING = {"qwen3_vl": "fused", "qwen2_5_vl": "fused", "llava": "fused", "idefics3": "sdpa", "gemma3": "sdpa"}
-"""Families, and how their tokens are decoded by default."""
+"""Family -> its default decoding."""
 
 
 @pytest.mark.parametrize("family", SEEING)

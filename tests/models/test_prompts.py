@@ -1,4 +1,4 @@
-"""What models read: one shared prefix a question, cards in three formats, and no control token out of a text."""
+"""Prompts: one shared prefix per question, cards in three formats, and no control tokens from texts."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def rendered() -> dict[str, str]:
 
 
 def test_prompts_are_what_they_were() -> None:
-    """Models are trained on them, and recordings are found by them. `UPDATE=1 pytest …` writes them anew."""
+    """Models are trained on these prompts, and recordings have them as keys. `UPDATE=1 pytest …` rewrites the file."""
     if os.environ.get("UPDATE"):
         SNAPSHOTS.write_text(json.dumps(rendered(), indent=1, ensure_ascii=False) + "\n")
     assert rendered() == json.loads(SNAPSHOTS.read_text())
@@ -208,7 +208,7 @@ CONTROL = sorted({token for line in TOKENS.values() for token in line.split()})
 
 @cache
 def strict_tokenizer() -> PreTrainedTokenizerFast:
-    """On which every control token of every family is one."""
+    """A tokenizer with the control tokens of all families as special tokens."""
     made = copy.deepcopy(tiny.demo_tokenizer())
     made.add_special_tokens({"additional_special_tokens": CONTROL}, replace_extra_special_tokens=False)
     return made
@@ -251,7 +251,7 @@ def test_no_text_brings_a_control_token_in(token: str, tokenizer: object) -> Non
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_text_opens_a_turn_or_is_lost_in_the_template_of_another_family(family: str) -> None:
-    """Templates also cut: what stands before a `</think>` in an earlier turn is dropped, were it not broken."""
+    """Templates also drop text before a `</think>` in an earlier turn, unless the tag is broken up."""
     made = copy.deepcopy(strict_tokenizer())
     made.chat_template = FAMILIES[family]
 

@@ -1,4 +1,4 @@
-"""Recorded calls replay as they were, at the speed they had; scripted and simulated ones keep to their script."""
+"""Recorded calls replay the same events at the recorded speed; scripted and simulated models follow their script."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def timed(model: Model, prompt: Prompt, limits: Limits = LIMITS) -> Timed:
 
 
 def recorded(path: Path, model: Model | None = None) -> Path:
-    """A file with a short and a reasoning call in it, made in virtual time."""
+    """Record a short and a reasoning call in virtual time; returns the file."""
 
     async def record() -> None:
         recorder = RecordingModel(model or scripted(), path)
@@ -204,7 +204,7 @@ def test_a_recording_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 
 
 def edited(edit: Callable[[list[Any]], Any]) -> Callable[[Path], None]:
-    """A file whose records were changed."""
+    """A function that edits the records of a file."""
 
     def damage(path: Path) -> None:
         records = [json.loads(line) for line in path.read_text().splitlines()]
@@ -253,7 +253,7 @@ def test_a_broken_recording_is_the_users_to_mend_and_says_where(
     assert "\n" not in str(caught.value)
 
 
-# --- the scripted double ----------------------------------------------------------------------------------------------
+# --- the scripted model -----------------------------------------------------------------------------------------------
 
 
 def ended(model: Model, prompt: Prompt = SHORT, limits: Limits = LIMITS) -> tuple[Heard, float]:
@@ -320,7 +320,7 @@ def simulated(spread: float = 0.0, seed: int = 0, **settings: Any) -> SimulatedM
 
 
 def took(*work: Callable[[], Awaitable[Any]]) -> list[float]:
-    """Seconds that each takes, one after the other."""
+    """Virtual seconds that each takes, run in sequence."""
 
     async def time() -> list[float]:
         ends = [0.0]
@@ -361,7 +361,7 @@ def test_a_fitted_profile_costs_the_image_the_square_of_the_prompt_and_the_conte
     image_s = 0.05 + 0.0002 * 500 + 1e-6 * 500**2
     prefill_s = 0.1 + 0.001 * prompt + 1e-7 * prompt * (prompt + 1) / 2
     start_s = 0.003 + 1e-5 * (prompt + 1)
-    decode_s = sum(0.02 + 1e-5 * (prompt + done) for done in range(1, 5))  # the first of 5 comes with the prefill
+    decode_s = sum(0.02 + 1e-5 * (prompt + done) for done in range(1, 5))  # the prefill yields the first of 5 tokens
     assert took_s == pytest.approx(image_s + prefill_s + start_s + decode_s)
     assert took_s == pytest.approx(profile.call_s(500, prompt, 5))
     again_s = took(lambda: hear(model, REASON, LIMITS))[0]
@@ -395,7 +395,7 @@ def test_warming_moves_the_cost_of_a_card_ahead() -> None:
         lambda: hear(model, read(QUESTION, card + " blue", CardFormat.NOTES, TAGS), LIMITS),
     )
     assert warm > 0.1 + 1.5
-    assert call < 0.1 + 0.02 + 0.05  # the instruction behind the card is read with the call
+    assert call < 0.1 + 0.02 + 0.05  # the prefill of the call contains the instruction after the card
 
 
 def test_nothing_is_cached_before_it_is_computed() -> None:

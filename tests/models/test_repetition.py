@@ -1,4 +1,4 @@
-"""Reasoning that repeats itself is found, and only that."""
+"""Detection of reasoning that repeats itself, without false positives."""
 
 from __future__ import annotations
 

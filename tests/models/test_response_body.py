@@ -1,4 +1,4 @@
-"""Where servers put reasoning, and where they put content."""
+"""Fields in which servers send reasoning and content."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a model says it was trained on, and which questions are outside of that."""
+"""A model's declared training scope, and the questions outside of it."""
 
 from __future__ import annotations
 

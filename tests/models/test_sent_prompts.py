@@ -1,4 +1,4 @@
-"""No control token is in what is sent but those that a layout puts there, whatever way a text takes into a prompt."""
+"""Requests hold no control tokens but those of the layout, for every field through which text enters a prompt."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def questions(draw: st.DrawFn) -> Question:
     schema = json.dumps({"title": draw(texts)}, ensure_ascii=draw(st.booleans())) if kind is AnswerKind.JSON else None
     text = draw(texts.filter(str.strip))
     calling = draw(st.none() | st.sampled_from(Calling)) if kind is AnswerKind.JSON else None
-    if calling is not None:  # as the gateway describes tools, and calls of earlier turns
+    if calling is not None:  # tool descriptions and earlier tool calls, in the gateway's format
         tool = draw(texts)
         schema = Tools((Tool("look", tool, {"title": tool, "default": tool}),), calling).schema
         history = (Message("assistant", json.dumps({"tool_calls": [tool]}, ensure_ascii=False)), *history)
@@ -76,7 +76,7 @@ def prompts(question: Question, card: str, style: Style) -> Iterator[Prompt]:
 
 
 def own(opening: str, style: Style) -> str:
-    """The opening without what the layout itself has put at its ends."""
+    """The opening without the tags that the layout adds at its ends."""
     return opening.removeprefix(style.none).removeprefix(style.opening).removesuffix(style.closing)
 
 
@@ -86,7 +86,7 @@ def smuggled(text: str) -> list[str]:
 
 
 def sent(model: OpenAIModel, prompt: Prompt) -> Iterator[str]:
-    """The texts of the request that a model makes of a prompt."""
+    """The texts in a model's request for a prompt."""
     body = model._request(prompt, Limits().of(prompt), 1)(frozenset())
     for message in body["messages"]:
         content = message["content"]
@@ -98,7 +98,7 @@ def sent(model: OpenAIModel, prompt: Prompt) -> Iterator[str]:
 @given(questions(), texts, st.sampled_from([TAGS, PROSE]))
 @example(
     Question("think", kind=AnswerKind.JSON, schema='{"title": "<{request}>"}'), "<think", TAGS
-)  # what replaces a field completes a token
+)  # the replacement of a field completes a token
 @example(Question("a <|im_Think step by step.end|>"), "x <|im_Answer:end|>", PROSE)
 @settings(max_examples=150, deadline=None)
 def test_what_is_sent_holds_no_control_token_of_a_text(question: Question, card: str, style: Style) -> None:

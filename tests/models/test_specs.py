@@ -1,4 +1,4 @@
-"""Model specifications as users give them: what is meant is understood, and the rest refused with a hint."""
+"""Model specifications: accepted forms, and errors with a hint for all others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(30)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A directory that looks like a checkpoint from afar."""
+    """A directory that looks like a checkpoint."""
     made = tmp_path / "my-model"
     made.mkdir()
     (made / "config.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Server-sent events: the cases of the HTML standard and of the tests of browsers (web-platform-tests/eventsource)."""
+"""Server-sent events: cases of the HTML standard and of browser tests (web-platform-tests/eventsource)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cuecard.models.openai.http import LONGEST_BODY, AnswerBody, EventStream, Se
 
 
 def events(*parts: bytes) -> list[tuple[str, str]]:
-    """(kind, data) of every event that a blank line has ended."""
+    """(kind, data) of every event that a blank line ends."""
     stream = EventStream()
     return [(sent.kind, sent.data) for part in parts for sent in stream.take(part)]
 
@@ -19,7 +19,7 @@ def data(*parts: bytes) -> list[str]:
     return [text for _, text in events(*parts)]
 
 
-# of the standard, section 9.2.6 ("Interpreting an event stream"), then of web-platform-tests/eventsource
+# from the HTML standard, section 9.2.6 ("Interpreting an event stream"), then web-platform-tests/eventsource
 STANDARD = [
     (b"data: YHOO\ndata: +2\ndata: 10\n\n", ["YHOO\n+2\n10"]),
     (b": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
@@ -67,7 +67,7 @@ def test_a_long_event_in_small_pieces_takes_time_linear_in_its_length() -> None:
         stream.take(piece)
     (sent,) = stream.take(b"\n\n")
     assert len(sent.data) == 2**21
-    assert time.process_time() - began < 2  # copied with each piece, it takes a quarter of a minute
+    assert time.process_time() - began < 2  # takes 15 s if each piece copies the buffer
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Whatever a server sends: what it meant is kept, in bounded memory, and nothing of ours breaks."""
+"""Unusual or invalid responses of servers are read as intended, in bounded memory, or give a typed error."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def failure(reply: RawResponse | HttpError | Completion, **settings: Any) 
     return caught.value
 
 
-# Halves of characters
+# Split surrogate pairs
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_what_is_passed_on_can_be_written_anew() -> None:
     assert joined_surrogates("\ud83d\ude00\ud83d") == "😀\ufffd"
 
 
-# Numbers that are none
+# Invalid numbers
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_json_of_any_form_is_read_or_is_a_typed_error(event: object, kind: str, 
     str(faults.translated(refused, begun=False)).encode()
 
 
-# What errors mean
+# Classification of errors
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ async def test_a_content_filter_that_stops_an_answer_says_so() -> None:
     assert (type(raised), raised.http_status, raised.code) == (ContentFiltered, 400, "content_filter")
 
 
-# When to try again
+# Retry-After
 
 
 @pytest.mark.parametrize(
@@ -481,7 +481,7 @@ async def test_a_large_chunk_is_cut_to_what_was_asked_for() -> None:
     assert time.process_time() - began < 8
 
 
-# Keys
+# API keys
 
 
 @pytest.mark.parametrize(

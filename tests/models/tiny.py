@@ -1,4 +1,4 @@
-"""Makers of tiny checkpoints in the shapes of real families: random ones, and one taught which token follows which."""
+"""Tiny checkpoints with the architectures of real families: random weights, or a fixed successor for each token."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from cuecard.demo import tokenizer as tk
 THOUGHT = ("Let", " us", " look", " at", " the", " cell", ".")
 ANSWER = ("7", " red", " digits")
 SAID = ("\n", *THOUGHT, "</think>", "\n\n", *ANSWER, "<|im_end|>")
-"""A chain of tokens: behind the line break that opens a reasoning it comes whole, behind a closed one the answer."""
+"""Token chain: a line break (start of reasoning) is followed by all of it, a closed reasoning by the answer."""
 
 MOST = 512
-"""Tokens that the checkpoints read at most."""
+"""Context length of the checkpoints, tokens."""
 TEXT = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -44,12 +44,12 @@ def demo_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def words(template: str, *special: str, **named: Any) -> PreTrainedTokenizerFast:
-    """The demo tokenizer's words with the special tokens and the template of another family."""
+    """A tokenizer with the demo vocabulary, and another family's special tokens and chat template."""
     made = PreTrainedTokenizerFast(
         tokenizer_object=copy.deepcopy(demo_tokenizer().backend_tokenizer), chat_template=template, **named
     )
     made.add_special_tokens({"additional_special_tokens": list(special)})
-    if made.bos_token is not None:  # put before every text by default, as Llama's and Gemma's are
+    if made.bos_token is not None:  # prepended to every text, as in Llama and Gemma
         begin = processors.TemplateProcessing(
             single=f"{made.bos_token} $A", special_tokens=[(made.bos_token, made.bos_token_id)]
         )
@@ -61,13 +61,13 @@ def words(template: str, *special: str, **named: Any) -> PreTrainedTokenizerFast
 
 
 def lively(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, likely: Sequence[str]) -> PreTrainedModel:
-    """Random weights that say different things about different prompts, words only, and the likely tokens often."""
+    """Set random weights: the output depends on the prompt, holds words and `likely` tokens only, the latter often."""
     chance = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "norm" not in name and not name.endswith("bias"):
                 spread = 1 if "embed_tokens" in name else weight[0].numel() ** -0.5
-                # what was read, images included, weighs more beside the last token
+                # attention gets more weight relative to the last token, so that context and images matter
                 weight.normal_(0, spread * (2 if name.endswith("o_proj.weight") else 1), generator=chance)
         silent = [
             token not in likely and _is_no_word(token) for token, _ in sorted(tokenizer.vocab.items(), key=_second)
@@ -82,12 +82,12 @@ def _second(item: tuple[str, int]) -> int:
 
 
 def _is_no_word(token: str) -> bool:
-    """Marks of turns, images and thoughts, and the single bytes of a SentencePiece vocabulary."""
+    """Whether a token marks a turn, image or reasoning, or is a byte of a SentencePiece vocabulary."""
     return len(token) > 1 and token[0] == "<" and token[-1] == ">"
 
 
 def following(model: PreTrainedModel, *chains: Sequence[int]) -> PreTrainedModel:
-    """A model whose next token depends on the last one alone, as the chains tell: nothing is added to an embedding."""
+    """Set weights so that the last token alone gives the next one, by the chains; layers add nothing to embeddings."""
     chance = torch.Generator().manual_seed(0)
     table = torch.randn(model.lm_head.weight.shape, generator=chance)
     with torch.no_grad():
@@ -105,7 +105,7 @@ def following(model: PreTrainedModel, *chains: Sequence[int]) -> PreTrainedModel
 
 
 def qwen3_vl(folder: Path, change: Callable[[PreTrainedModel], Any] | None = None) -> Path:
-    """The embedded pair's architecture, smaller, saved as the pair is: 128x128 pixels in 16 tokens."""
+    """The embedded pair's architecture in a smaller size, saved in the same format: 128x128 pixels in 16 tokens."""
     tokenizer = demo_tokenizer()
     settings = checkpoint.architecture("demo-small", tokenizer).to_dict()
     shape = {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2}
@@ -113,7 +113,7 @@ def qwen3_vl(folder: Path, change: Callable[[PreTrainedModel], Any] | None = Non
     settings["text_config"]["tie_word_embeddings"] = settings["tie_word_embeddings"] = False
     settings["vision_config"] |= {"hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64}
     model = transformers.Qwen3VLForConditionalGeneration(transformers.Qwen3VLConfig(**settings))
-    # it closes its reasoning, and ends, after some tokens
+    # reasoning and answer end after some tokens
     (change or partial(lively, tokenizer=tokenizer, likely=("</think>", tk.END)))(model)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint.save(model, tokenizer, folder)
@@ -121,14 +121,14 @@ def qwen3_vl(folder: Path, change: Callable[[PreTrainedModel], Any] | None = Non
 
 
 def taught(folder: Path, *chains: Sequence[str]) -> Path:
-    """A Qwen3-VL that says what follows the last token in the chains, whatever stands before it."""
+    """A Qwen3-VL that outputs the last token's successor in the chains, independent of the context."""
     ids = [demo_tokenizer().convert_tokens_to_ids([_byte_level(piece) for piece in chain]) for chain in chains]
     assert all(token is not None for chain in ids for token in chain), chains
     return qwen3_vl(folder, lambda model: following(model, *ids))
 
 
 def _byte_level(piece: str) -> str:
-    """A token's text as the vocabulary spells it."""
+    """A token's text in the byte-level spelling of the vocabulary."""
     return piece.replace(" ", "Ġ").replace("\n", "Ċ")
 
 
@@ -152,7 +152,7 @@ def qwen2_5_vl(folder: Path) -> Path:
 
 
 def idefics3(folder: Path, *, smolvlm: bool = False) -> Path:
-    """SmolVLM's first (idefics3) or second (smolvlm) generation: an image in tiles, and as a whole."""
+    """SmolVLM's first (idefics3) or second (smolvlm) generation: image tiles, and the whole image."""
     template = (
         "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
         "{% if message['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
@@ -182,7 +182,7 @@ def idefics3(folder: Path, *, smolvlm: bool = False) -> Path:
 
 
 def gemma3(folder: Path) -> Path:
-    """With a sliding window of 16 tokens in every second layer."""
+    """Gemma 3, with a sliding window of 16 tokens in every second layer."""
     template = (
         "{{ bos_token }}{% for message in messages %}<start_of_turn>"
         "{{ 'model' if message['role'] == 'assistant' else 'user' }}\n"
@@ -234,7 +234,7 @@ def llava(folder: Path) -> Path:
 
 
 def qwen3(folder: Path) -> Path:
-    """A language model whose template, as Qwen3's own, takes text that comes in parts for no text at all."""
+    """A language model with a template that ignores text content given as parts, like Qwen3's own."""
     template = (
         "{%- for message in messages %}{%- if message.content is string %}{%- set content = message.content %}"
         "{%- else %}{%- set content = '' %}{%- endif %}"
@@ -247,7 +247,7 @@ def qwen3(folder: Path) -> Path:
 
 
 def llama(folder: Path) -> Path:
-    """A language model with a tokenizer of the SentencePiece kind: spaces as ▁, and bytes for what has no token."""
+    """A language model with a SentencePiece-like tokenizer: spaces as ▁, and byte tokens for unknown characters."""
     special = ["<unk>", "<s>", "</s>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
     spelled = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     spelled.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -285,7 +285,7 @@ def _saved(
 
 
 def _described(folder: Path, kind: str, image_processor: dict[str, Any], **layout: Any) -> Path:
-    """Write what AutoProcessor reads: the processor's class and how it lays images out."""
+    """Write the files that AutoProcessor reads: the processor's class and the image layout."""
     described = {"processor_class": kind, **layout}
     (folder / "processor_config.json").write_text(json.dumps(described))
     (folder / "preprocessor_config.json").write_text(json.dumps(image_processor, default=str))

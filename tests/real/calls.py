@@ -31,7 +31,7 @@ LONG_LIMITS = Limits(reasoning_tokens=400, answer_tokens=256, timeout_s=None)
 
 
 def settings(call: str) -> Mapping[str, Any]:
-    """What the client knows of its server: llama.cpp continues an assistant's turn; of a `plain` one, nothing."""
+    """Settings of the client: `prefill`, because llama.cpp continues an assistant's turn; none for a `plain` call."""
     if "plain" in call:
         return {}
     return {"prefill": True, **({"constraint": "grammar"} if "grammar" in call else {})}
@@ -42,7 +42,7 @@ def client(url: str, model: str, call: str) -> OpenAIModel:
 
 
 def applies(call: str, question: Question) -> bool:
-    """Whether a call is recorded for a question: it is not where it would equal another call."""
+    """Whether a call is recorded for a question: not if it would equal another call."""
     if "grammar" in call:
         return KINDS[question.kind].grammar is not None
     return KINDS[question.kind].brief or "plain" not in call
@@ -85,7 +85,7 @@ class Raw:
     content: str
     reasoning: str
     finish_reason: str | None
-    """None: the client closed the connection, because the reasoning's budget was spent."""
+    """None: the client closed the connection because the reasoning budget was spent."""
     prompt_tokens: int | None
     completion_tokens: int | None
 

@@ -26,7 +26,7 @@ Found = Mapping[tuple[str, str, str], Replayed]
 
 
 def equals(answer: Answer, value: Any, question: Question) -> bool:
-    """Whether an answer equals a judgement, or a right answer as `questions.jsonl` has it."""
+    """Whether an answer equals a judgement, or a right answer from `questions.jsonl`."""
     if value is None:
         return not answer.parsed
     match question.kind:
@@ -48,7 +48,7 @@ def right(replay: Replayed) -> bool:
 
 
 def final(found: Found, question: str, model: str, call: str) -> Replayed:
-    """The call; where it was cut, the strict call that follows it."""
+    """The call, or the strict call that follows it if it was cut."""
     return found.get((question, model, call + STRICT)) or found[question, model, call]
 
 
@@ -72,7 +72,7 @@ def table(found: Found) -> str:
 
 
 def written(readme: str, generated: str) -> str:
-    """The page with a new table between its marks."""
+    """The README with the table between its marks replaced."""
     before, _, rest = readme.partition(BEGIN)
     return f"{before}{BEGIN}\n{generated}\n{END}{rest.partition(END)[2]}"
 

@@ -50,7 +50,7 @@ class Recorder:
         self.rows = {row.key: row for row in rows}
 
     async def run(self, workers: list[dict[str, Proxy]]) -> None:
-        """Record all questions, each by one worker."""
+        """Record all questions, each with one worker."""
         left = iter(load_questions().items())
 
         async def work(proxies: dict[str, Proxy]) -> None:
@@ -63,7 +63,7 @@ class Recorder:
                 group.create_task(work(proxies))
 
     async def _question(self, proxies: dict[str, Proxy], name: str, question: Question) -> None:
-        """Reasoning first, then the reads, while its prompt is in the server's cache."""
+        """Record a question: reasoning first, then the reads, while its prompt is in the server's cache."""
         for model, proxy in proxies.items():
             for call in (call for call in CALLS if applies(call, question)):
                 row = await self._call(proxy, name, question, model, call)

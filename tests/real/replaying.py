@@ -19,7 +19,7 @@ from cuecard.testing.replies import Completion, Framing, HttpError, Received, Re
 
 QUESTIONS = load_questions()
 LOGPROB = -0.005
-"""The log probability of each token: recorded answers count as sure."""
+"""The log probability of each token: recorded answers count as confident."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Replayed:
 
     @property
     def answer(self) -> Answer:
-        """The answer; unparseable where the reply was cut, as in strategies."""
+        """The answer; unparseable if the reply was cut, as in strategies."""
         return UNPARSED if self.cut else extract(self.text, QUESTIONS[self.row.question][0])
 
 
@@ -70,7 +70,7 @@ class ReplayServer:
         model = client(url, row.model, row.call)
         try:
             asked = prompt(row.call, question, card, model.abilities.style)
-            # a word of the mock server is a token, so that no limit of the recording is reached before its end
+            # the mock server counts a word as one token, so no recorded reply reaches a token limit before its end
             async with aclosing(model.stream(asked, limits(question))) as events:
                 async for event in events:
                     match event:
@@ -83,7 +83,7 @@ class ReplayServer:
         except ModelError:
             if self._replaying:
                 raise
-            text = ""  # the client made more requests than were recorded
+            text = ""  # the client made more requests than the recording has
         finally:
             self._replaying = None
             await model.aclose()

@@ -1,4 +1,4 @@
-"""Runs to report on: a scripted pair that is right and wrong where a test wants it to be, in a run's directory."""
+"""Runs to report on: a scripted pair with known right and wrong answers, in a run's directory."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def picture(number: int) -> Image:
 
 @dataclass(frozen=True)
 class Pictured:
-    """Questions about pictures of their own, A being right. With `rotations` each two are one question."""
+    """Questions about one picture each, with the right answer A. With `rotations`, every two are one question."""
 
     count: int = 12
     name: str = "pictured"
@@ -66,7 +66,7 @@ class Pictured:
 
 
 def model(name: str, wrong: dict[Mode, Sequence[int]], token_s: float, reply: str = "{}") -> ScriptedModel:
-    """Wrong on these questions, right on all others; `reply` is the form of an answer."""
+    """Wrong on the questions `wrong` by mode, right on all others; `reply` is the format string of an answer."""
 
     def says(prompt: Prompt) -> Says:
         number = int(re.search(r"Question (\d+)", prompt.turns[-1].text)[1])  # type: ignore[index]
@@ -78,7 +78,7 @@ def model(name: str, wrong: dict[Mode, Sequence[int]], token_s: float, reply: st
 
 
 def rewritten(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change the stored answers of a run, as if they had been stored so: with their checksums."""
+    """Change the stored answers of a run, and update their checksums."""
     with closing(sqlite3.connect(run / "run.sqlite")) as rows, rows:
         for task, id, arm, text in rows.execute("SELECT task, id, arm, record FROM answers").fetchall():
             record = json.loads(text)
@@ -89,7 +89,7 @@ def rewritten(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def run_directory(path: Path, task: Any = None, arms: Sequence[str] = ARMS, **changes: Any) -> Path:
-    """The directory of a finished run. Wrong: short, small on 2 to 6, large on 0 to 3; reasoning on 7; reading on 8."""
+    """The directory of a finished run. Wrong: short (small on 2 to 6, large on 0 to 3); reasoning on 7; read on 8."""
     small = changes.pop("small", None) or model("tiny", {Mode.SHORT: range(2, 7), Mode.REASON: [7]}, 0.0003)
     large = changes.pop("large", None) or model("huge", {Mode.SHORT: range(4), Mode.REASON: [7], Mode.READ: [8]}, 0.001)
     laboratory = Laboratory(path, task or Pictured(), arms, small, large, **changes)

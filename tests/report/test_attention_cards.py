@@ -1,4 +1,4 @@
-"""Cut cards in a report: each against the whole one, and a figure of accuracy by the share that is kept."""
+"""Cut cards in a report: each compared with the whole card, and a figure of accuracy by the share of words kept."""
 
 from __future__ import annotations
 

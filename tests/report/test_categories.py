@@ -25,7 +25,7 @@ GOLDS = ("yes", "no")
 
 @dataclass(frozen=True)
 class Popes:
-    """Four questions of each category, every second one to be affirmed."""
+    """Four questions of each category; the gold answers alternate between yes and no."""
 
     count: int = 12
     name: str = "popes"
@@ -39,7 +39,7 @@ class Popes:
 
 
 def says(prompt):
-    """Right on the random ones; yes to all popular ones, in a sentence; nothing that is an answer on the others."""
+    """Right on the random ones; yes to all popular ones, in a sentence; no yes or no on the others."""
     number = int(prompt.turns[-1].text.split("image ")[1].split("?")[0])
     reasoning = "I look." if prompt.mode is Mode.REASON else ""
     return Says((GOLDS[number % 2], "Yes, there is a dog.", "a cat")[number // 4], reasoning, confidence_logprob=-0.1)
@@ -84,7 +84,7 @@ def test_the_page_and_a_table_show_them(popes):
 
 @dataclass(frozen=True)
 class Rotated(Pictured):
-    """Groups of two rotations, the first three groups of one category, the others of another."""
+    """Six groups of two rotations; the first three have one category, the others another."""
 
     aggregate: str = "circular"
     rotations: bool = True
@@ -107,7 +107,7 @@ def test_under_circular_evaluation_a_category_counts_groups_that_are_wholly_righ
 
 @dataclass(frozen=True)
 class Pairs(Popes):
-    """Two questions about each of six images; says is right on both of the first two, on one of each of the others."""
+    """Two questions about each of six images. Answered right: images 0 and 1 both, 2 and 3 one each, 4 and 5 none."""
 
     aggregate: str = "mme"
 
@@ -122,7 +122,7 @@ def test_mmes_points_stand_in_the_summary_and_on_the_page(tmp_path):
     run = run_directory(tmp_path / "run", Pairs(), ("short:large",), large=ScriptedModel("large", says))
     summary, page = reported(run)
     arm = summary["tasks"]["popes"]["arms"]["short:large"]
-    # color: images 0 and 1 wholly right, of 2 and 3 one question each: 75 + 50; code_reasoning: nothing
+    # color: both questions right for images 0 and 1, one each for 2 and 3: 75 + 50; code_reasoning: 0
     assert arm["mme"] == {"accuracy_plus": pytest.approx(2 / 6), "perception": 125, "cognition": 0, "total": 125}
     assert arm["by_category"]["color"]["mme"]["accuracy_plus"] == 0.5
     rows = tables.figures(summary["tasks"]["popes"], ["short:large"])

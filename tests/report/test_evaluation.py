@@ -1,4 +1,4 @@
-"""The report of an evaluation: a page that needs nothing from outside, figures and tables that say what they are."""
+"""The report of an evaluation: a self-contained page, captioned figures and tables."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def html(page):
 
 
 class Tags(HTMLParser):
-    """Every tag that was opened, and every address."""
+    """Collects every start tag and every address (src, href, action)."""
 
     def __init__(self, text):
         super().__init__()
@@ -143,7 +143,7 @@ def test_as_many_questions_are_shown_as_asked_for_and_the_page_says_of_how_many(
 
 def test_the_gallery_shows_thumbnails_and_not_the_images_as_they_are(page, html):
     shown = html.split('id="where-the-card-helped')[1].split('id="question-by-question"')[0]
-    assert shown.count("<article>") == 5  # four helped, one misled
+    assert shown.count("<article>") == 5  # four where the card helped, one where it misled
     assert shown.count("<img") == 5
     assert len(shown) < 60_000
 

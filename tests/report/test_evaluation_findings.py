@@ -1,4 +1,4 @@
-"""What a report draws is found once, from the records, and adds up."""
+"""The findings of a report are computed once, from the records, and add up."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_an_arm_is_compared_with_the_baseline_on_the_same_questions(run):
     (task,) = found_in(run).tasks
     against = task.difference("short:large")
     assert (against.against, against.pairs) == ("reason:large", 12)
-    # short is wrong on 0 to 3, reasoning on 7
+    # short:large is wrong on 0 to 3, reason:large on 7
     assert (against.accuracy.better, against.accuracy.worse) == (1, 4)
     assert against.accuracy.difference.estimate == pytest.approx(-3 / 12)
     assert against.times_faster.estimate > 1
@@ -160,7 +160,7 @@ def test_rotations_of_a_question_are_one_unit_right_if_all_of_them_are(tmp_path)
 
 
 def test_findings_are_json_without_anything_that_is_not_a_number(tmp_path):
-    # answers that took no time at all: a speed is a ratio to nothing
+    # answers that took no time: a speed-up would divide by 0
     none = {"small": model("tiny", {}, 0.0), "large": model("huge", {}, 0.0)}
     run = run_directory(tmp_path / "run", arms=("short:large", "reason:large"), **none)
 
@@ -252,7 +252,7 @@ def test_runs_without_a_common_question_are_refused(run, tmp_path):
 
 
 def made_of(path, small=(), large=(), read=(), count=40):
-    """A run of 40 questions; short and reasoning of the large model, short and reading are wrong on these."""
+    """A run of `count` questions. Wrong on the given ones: small (short, reasoning), large (the same), read calls."""
     models = {
         "small": model("tiny", {Mode.SHORT: small, Mode.REASON: small}, 0.0003),
         "large": model("huge", {Mode.SHORT: large, Mode.REASON: large, Mode.READ: read}, 0.001),
@@ -274,7 +274,7 @@ def test_the_verdict_is_against_the_best_single_model_that_is_not_shown_to_take_
 
 def test_a_gain_that_is_shown_to_be_below_a_point_does_not_pay(tmp_path):
     class Apart(Pictured):
-        """Each question is a cluster of its own."""
+        """Each question is its own cluster."""
 
         def items(self):
             yield from (replace(item, cluster=item.id) for item in super().items())
@@ -333,7 +333,7 @@ def test_questions_on_which_an_arm_failed_are_in_no_comparison_and_the_verdict_c
 def test_chance_in_the_seconds_does_not_choose_the_single_model(tmp_path):
     models = {"small": model("tiny", {}, 0.0003), "large": model("huge", {Mode.SHORT: range(20)}, 0.001)}
     run = run_directory(tmp_path / "run", Pictured(40), ("short:large", "reason:large", "transfer"), **models)
-    seconds = {"reason:large": (1.0, 1.22), "transfer": (1.2, 1.0)}  # 1% apart, and 20% from question to question
+    seconds = {"reason:large": (1.0, 1.22), "transfer": (1.2, 1.0)}  # means differ by 1%, questions by 20%
 
     def timed(record):
         if record["arm"] in seconds:

@@ -1,4 +1,4 @@
-"""Figures are well-formed SVG that can stand in any page."""
+"""Figures are well-formed SVG that can be embedded in any page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a terminal shows, however narrow."""
+"""Output for terminals of any width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Durations as commands and pages show them."""
+"""The format of durations in commands and pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A gateway with the embedded pair, and a picture that it knows."""
+"""A gateway with the embedded pair, and a picture from its training distribution."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """llama.cpp's server on one thread, run by the Python of .servers:  python llamacpp.py MODEL.gguf PORT --alias NAME
 
-With two threads on two cores that have other work, decoding is ten times slower.
+Two threads on two busy cores make decoding ten times slower.
 """
 
 import argparse

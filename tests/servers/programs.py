@@ -1,4 +1,4 @@
-"""Programs that serve, each in a process of its own, stopped at the end."""
+"""Server programs as child processes, stopped at the end."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ import openai
 from real_models import QWEN, SMOLLM, Weights
 
 HOME = Path(__file__).parents[2] / ".servers"
-"""What install.sh has installed."""
+"""Folder of the programs that install.sh installs."""
 CUECARD = Path(sys.executable).parent / "cuecard"
 NAMES = {QWEN: "qwen2.5-coder-1.5b-instruct", SMOLLM: "smollm2-135m-instruct"}
-"""What the servers call the models; the library takes the model's family from it."""
+"""Served model name; the library derives the model's family from it."""
 
 
 def free_port() -> int:
@@ -35,7 +35,7 @@ def free_port() -> int:
 def running(
     command: Sequence[str | Path], health: str, log: Path, seconds: float, **env: str
 ) -> Iterator[subprocess.Popen]:
-    """A server, once `health` answers; killed with all its children at the end."""
+    """A server process that answers at `health`; killed with all its children at the end."""
     with log.open("ab") as out:
         process = subprocess.Popen(
             list(map(str, command)), stdout=out, stderr=out, env=os.environ | env, start_new_session=True
@@ -59,7 +59,7 @@ def _wait(process: subprocess.Popen, health: str, log: Path, seconds: float) -> 
 
 
 def kill(process: subprocess.Popen) -> None:
-    """End a server at once, and whatever it has started."""
+    """Kill a server and all its child processes."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -67,7 +67,7 @@ def kill(process: subprocess.Popen) -> None:
 
 @dataclass(frozen=True)
 class Served:
-    """A model behind a server of its own: base URL, name in requests, the server's process."""
+    """A served model: base URL, name in requests, process of the server."""
 
     url: str
     name: str
@@ -75,7 +75,7 @@ class Served:
 
     @property
     def spec(self) -> str:
-        """As `--small` and `--large` take it."""
+        """Model specification for `--small` and `--large`."""
         return f"{self.url}#{self.name}"
 
 
@@ -83,7 +83,7 @@ class Served:
 def llamacpp(
     weights: Weights, folder: Path, *, port: int | None = None, slots: int = 4, context: int = 8192
 ) -> Iterator[Served]:
-    """llama.cpp's server with one of the pretrained models, on one thread. Its log is written into `folder`."""
+    """llama.cpp's server with one pretrained model, on one thread. Its log is in `folder`."""
     port, name = port or free_port(), NAMES[weights]
     script, file = Path(__file__).parent / "llamacpp.py", HOME / "gguf" / weights.file
     command = [HOME / "python" / "bin" / "python", script, file, str(port), "--alias", name]
@@ -95,7 +95,7 @@ def llamacpp(
 
 @contextmanager
 def gateway(models: Mapping[str, str], folder: Path) -> Iterator[openai.OpenAI]:
-    """`cuecard serve` before these servers (role -> its table), and a client of it."""
+    """A client of `cuecard serve` with these models (role -> table of the configuration file)."""
     port, file = free_port(), folder / "cuecard.toml"
     file.write_text("version = 1\n" + "".join(f"[{role}]\n{table}\n" for role, table in models.items()))
     command = [CUECARD, "serve", "--config", file, "--port", str(port)]

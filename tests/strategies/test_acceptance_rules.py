@@ -1,4 +1,4 @@
-"""Acceptance rules: as they are written, the default, and acceptance by a table's probability."""
+"""Acceptance rules: notation, the default, and acceptance by the probability of a table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cuecard.strategies.policy import Policy, Schedule
 from cuecard.strategies.run import answer
 
 HOW_MANY = Question("How many cats are there?", kind=AnswerKind.NUMBER)
-# agreement is worth 3, and both models' confidence a little
+# agreement has weight 3, the confidences of both models small weights
 TABLE = AcceptanceTable("tiny", "huge", 0.5, 0.5, 0.1, -0.2, ((SHARED, KindWeights(0.0, 3.0, questions=1000)),))
 
 
@@ -48,7 +48,7 @@ ALONE = replace(
     alone_log_large=1.0,
     alone_log_not_large=1.0,
 )
-"""TABLE, and what the large model's own probability is worth where the small model's answer is not known."""
+"""TABLE with weights of the large model's probability for the case without a short answer of the small model."""
 
 
 def called(outcome: Outcome) -> list[tuple[str, str]]:
@@ -124,7 +124,7 @@ def test_with_a_table_the_default_is_its_probability_and_the_reason_names_it():
         " (at least 0.98 wanted)"
     )
     assert ask(model("tiny", "2", 0.9), model("huge", "3", 0.9, TABLE)).route is not Route.AGREED
-    # sure enough alone by the default without a table, but not by this table
+    # enough for the default rule without a table, but not by this table
     assert ask(model("tiny", "2", 0.9), model("huge", "3", 0.995, TABLE)).route is not Route.AGREED
 
 
@@ -189,7 +189,7 @@ def test_free_text_that_cannot_be_compared_is_transferred_without_short_calls(ta
     assert Mode.SHORT not in modes
 
 
-# --- where the small model's short answer counts ----------------------------------------------------------------------
+# --- use of the small model's short answer ----------------------------------------------------------------------------
 
 SHORTS = [("large", "short"), ("small", "short")]
 TRANSFER = [("small", "reason"), ("large", "read")]

@@ -1,4 +1,4 @@
-"""A model that raises Python's own TimeoutError fails as a model does, whether a limit was set or not."""
+"""A model that raises Python's TimeoutError counts as a failed model, with and without a time limit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOW_MANY = Question("How many?", kind=AnswerKind.NUMBER)
 
 
 class TimesOut(ScriptedModel):
-    """A model whose every call raises it."""
+    """A model that raises TimeoutError in every call."""
 
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         raise TimeoutError("timed out")

@@ -1,4 +1,4 @@
-"""Cut cards: the words that stay, the model that weighs them, and the cost."""
+"""Card selection: the words that are kept, the model that weighs them, and the cost."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Weighed:
 
 
 class Weigher(ScriptedModel):
-    """A scripted model that weighs words by their length, in a tenth of a second."""
+    """A scripted model with word weights equal to their length; a `weigh` call takes 0.1 s."""
 
     def __init__(self, name: str, reply: str, *, fails: bool = False, token_s: float = 0.0, **more: bool) -> None:
         def says(prompt: Prompt) -> Says:

@@ -1,4 +1,4 @@
-"""The time between the last token of a reasoning and the reader's answer, in virtual time over scripted models."""
+"""Time from the last reasoning token to the reader's answer, in virtual time with scripted models."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ask(
 def pair(
     reasoned: str = "3", short: str = "2", large: str = "5", read: str = "4", **timing: float
 ) -> dict[str, ScriptedModel]:
-    """A small model that writes a token a second, and a large one that writes two."""
+    """A small model that decodes one token per second, and a large one that decodes two."""
 
     def small_says(prompt):
         return Says(reasoned, CARD, token_s=1) if prompt.mode is Mode.REASON else Says(short, token_s=1)
@@ -136,7 +136,7 @@ def test_when_the_reader_fails_the_small_model_answers_from_its_own_reasoning():
     assert sum(call.mode is Mode.REASON for call in outcome.calls) == 1
 
 
-# --- brief answers that run on ----------------------------------------------------------------------------------------
+# --- brief answers that do not end ------------------------------------------------------------------------------------
 
 LONG = "well let me see there are some cats here " * 10
 
@@ -179,7 +179,7 @@ def test_a_limit_of_the_user_overrides_that_of_the_kind():
     assert not outcome.truncated
 
 
-# --- schedules by where models run ------------------------------------------------------------------------------------
+# --- schedules by location of the models ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Early stop: the reasoning ends when the reader's answer is stable; no tokens are lost, and no call stays running."""
+"""Early stop: reasoning ends when the reader's answer is stable; all tokens are counted, and no call keeps running."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def words_read(prompt: Prompt) -> int:
 
 
 def reader(answers: dict[int, str] | None = None, final: str = "7", profile: Profile = FAST) -> SimulatedModel:
-    """A reader whose answer depends on the words of the card: that of the largest key up to their number."""
+    """A reader that answers probes by the card's number of words: the entry of the largest key not above it."""
 
     def says(prompt: Prompt) -> Script:
         known = [reply for least, reply in sorted((answers or {}).items()) if least <= words_read(prompt)]

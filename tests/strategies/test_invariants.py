@@ -1,4 +1,4 @@
-"""Properties for any behaviour of the models: random latencies, failures and cancellations, in virtual time."""
+"""Properties for all model behaviours: random latencies, failures and cancellations, in virtual time."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ hangs = st.builds(
 
 @st.composite
 def models(draw: st.DrawFn, calls: st.SearchStrategy[Says], sessions: bool = True) -> dict[str, ScriptedModel]:
-    """A pair whose every mode has a script of its own, so that repeated calls give equal replies (greedy)."""
+    """A pair with one fixed reply per mode, so that repeated calls give equal replies, as in greedy decoding."""
 
     def one(name: str) -> ScriptedModel:
         by_mode = {mode: draw(calls) for mode in (Mode.SHORT, Mode.REASON, Mode.READ, Mode.GRADE)}
@@ -109,7 +109,7 @@ def test_schedules_change_the_time_but_never_the_answer(pair, strategy, rule):
     thrifty, overlap, eager = (run(schedule) for schedule in Schedule)
     assert (thrifty.answer, thrifty.route) == (overlap.answer, overlap.route) == (eager.answer, eager.route)
     assert eager.total_s <= overlap.total_s + 1e-9 <= thrifty.total_s + 2e-9
-    # the text after a closed reasoning is awaited only where it may decide the route
+    # the text after the closed reasoning is awaited only if it may decide the route
     spared = max(len(each.split()) for each in ANSWERS_GIVEN)
     assert min(_generated(eager), _generated(overlap)) >= _generated(thrifty) - spared
 
@@ -131,7 +131,7 @@ def test_when_models_fail_every_schedule_takes_the_same_route(pair, strategy, ru
         for other in (run(Schedule.OVERLAP), run(Schedule.EAGER)):
             assert other is not None
             assert other.route == thrifty.route
-            # where calls failed, what is at hand to stand in for an answer depends on what had been called by then
+            # after failures, the fallback answer depends on the calls that were made before
             assert other.answer == thrifty.answer or other.route is Route.DEGRADED
 
 

@@ -21,17 +21,17 @@ ONE, OTHER = "$(x+1)^2$", "$x^2+2x+1$"
 
 
 async def nothing() -> None:
-    """Ends at once, unless the event loop is blocked."""
+    """Return at once, unless the event loop is blocked."""
 
 
 @pytest.fixture
 async def compared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the threads that compared expressions; each of them waits for the event loop once."""
+    """Names of the threads that compare expressions; each comparison waits for the event loop."""
     loop, threads = asyncio.get_running_loop(), []
 
     def same_expression(truth: str, given: str) -> bool:
         threads.append(threading.current_thread().name)
-        asyncio.run_coroutine_threadsafe(nothing(), loop).result(5)  # raises TimeoutError where the loop is blocked
+        asyncio.run_coroutine_threadsafe(nothing(), loop).result(5)  # raises TimeoutError if the loop is blocked
         return True
 
     monkeypatch.setattr(kinds, "same_expression", same_expression)
@@ -84,7 +84,7 @@ async def test_a_cancelled_comparison_does_not_delay_the_next_one(compared: list
         each.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     assert await same_answer(one, other, COMPUTE)
-    assert len(compared) <= 2  # cancelled ones that had not begun never begin
+    assert len(compared) <= 2  # cancelled comparisons do not start
 
 
 async def test_an_endless_comparison_is_killed_at_its_limit_without_blocking_the_event_loop(

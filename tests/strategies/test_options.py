@@ -1,4 +1,4 @@
-"""Options of a policy are declared once; every public place to set them is made from the declaration."""
+"""Policy options are declared once; all public interfaces are generated from the declaration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The paper's strategies, in virtual time over scripted models."""
+"""The paper's strategies, in virtual time with scripted models."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def test_settings_of_the_gateway_override_its_policy_file(tmp_path):
 
 
 def test_a_calibrated_rule_is_asked_with_a_policy_files_table_and_refused_without_one(tmp_path, board):
-    # every answer is right with 0.99 by this table
+    # this table gives every answer a probability of 0.99
     lenient = replace(
         TABLE, log_large=0.0, log_not_large=0.0, logit_small=0.0, kinds=((SHARED, KindWeights(5, 0, 900)),)
     )
@@ -168,7 +168,7 @@ def test_the_gateway_takes_the_table_of_its_policy_file(tmp_path):
     own.write_text(f'version = 1\n[pair]\npolicy = "policy.toml"\n{models}')
     pair = config.read(own).pairs["cuecard"]
     assert (pair.policy_of(Policy()).table, pair.policy_of(Policy()).accept) == (TABLE, Calibrated(0.97))
-    # another table is another pair, which a reload takes over
+    # another table makes another pair, so a reload applies it
     write(tmp_path / "policy.toml", replace(CALIBRATED, table=replace(TABLE, log_large=0.3)))
     assert config.read(own).pairs["cuecard"] != pair
     own.write_text(f'version = 1\n[pair]\naccept = "calibrated(0.9)"\n{models}[pair.table]\nversion = 1\n')

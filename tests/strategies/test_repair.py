@@ -1,4 +1,4 @@
-"""Answers in JSON: repaired once, within the deadline, and never given where they do not fit."""
+"""JSON answers: one repair within the deadline, and an error instead of an answer that does not match the schema."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DOWN = Says(error=ModelUnreachable("it is down"))
 
 
 def model(name: str, **by_mode: Says | str) -> ScriptedModel:
-    """A model that answers PROSE in every mode that is not named."""
+    """A model with a reply for each of these modes, and `always` (default: PROSE) for all others."""
 
     def says(prompt: Prompt) -> Says:
         reply = by_mode.get(prompt.mode.value, by_mode.get("always", PROSE))
@@ -61,7 +61,7 @@ def test_an_answer_is_repaired_once_and_the_error_names_the_misfit() -> None:
 def test_the_confidence_of_json_is_the_mean_over_its_tokens(logprob: float, route: Route) -> None:
     sure = Says(FITS, confidence_logprob=logprob)
     small, large = (model(name, short=sure, reason="none", read=FITS) for name in ("tiny", "huge"))
-    outcome, [first, *_] = asked("mutual", small, large)  # the default rule wants 0.9
+    outcome, [first, *_] = asked("mutual", small, large)  # the default rule requires 0.9
     assert first.usage.completion_tokens == len(FITS.split()) == 2
     assert outcome.route is route
 

@@ -1,4 +1,4 @@
-"""Speculative reasoning by steps: what each model writes, grades and reads."""
+"""Speculative reasoning by steps: the calls of each model to write, grade and read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ THREE = "So one and one makes two cats in all."
 
 
 def writer(*steps: str, answer: str = "7", token_s: float = 0.0) -> ScriptedModel:
-    """Writes these steps, from behind the last one of anybody's that it goes on after."""
+    """A model that continues with these steps; it skips as many as the prompt already holds, by either model."""
 
     def says(prompt: Prompt) -> Says:
         done = sum(text in prompt.opening for text in (ONE, TWO, OTHER, THREE))
@@ -37,7 +37,7 @@ def writer(*steps: str, answer: str = "7", token_s: float = 0.0) -> ScriptedMode
 
 
 def grader(grades: dict[str, str], *steps: str, answer: str = "2") -> ScriptedModel:
-    """Gives each step its grade, and reasons and reads like a writer."""
+    """A model that grades steps by `grades` (default 9), and otherwise replies like a writer."""
     own = writer(*steps, answer=answer)
 
     def says(prompt: Prompt) -> Says:

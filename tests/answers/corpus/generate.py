@@ -2,10 +2,9 @@
 
     python tests/answers/corpus/generate.py
 
-An answer is put in a form (a letter, an option's words, a number with its unit), in a wrapper (bold, a box, quotes),
-and in a place (alone, behind the reasoning, before reasons, after an answer taken back), in six languages. Replies
-without an answer are refusals and those that leave two answers open. Which of all combinations are written is drawn
-from a seed.
+An answer has a form (a letter, an option's words, a number with its unit), a wrapper (bold, a box, quotes), and a place
+(alone, after the reasoning, before reasons, after an answer taken back), in six languages. Replies without an answer
+are refusals, and replies that leave two answers open. The combinations are sampled with a seed.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ HERE = Path(__file__).parent
 PARTS = {"develop": 20261, "held_out": 20262}
 """The seed of each part."""
 EACH = 30
-"""Most replies of a question with an answer; a question of one language is one of about 60."""
+"""The most replies with an answer per question; a language has about 60 questions."""
 OPEN = 4
-"""Most refusals, and twice the replies that leave it open, of a question."""
+"""The most refusals per question, and twice the most replies that leave the answer open."""
 
 BREAK, ENDS = "\n", ".!?。！？"
 
 Words = dict[str, Any]
 Stated = tuple[str, str | None]
-"""A reply and its true value; None: it has none."""
+"""A reply and its true value; None: no answer."""
 
 
 def letter(index: int) -> str:
@@ -37,7 +36,7 @@ def letter(index: int) -> str:
 
 
 def forms(question: Words, language: Words, part: Words) -> list[tuple[str, str]]:
-    """(value, how it is written) of every answer to a question."""
+    """(value, written form) of every answer to a question."""
     match question["kind"]:
         case "choice":
             return [
@@ -54,7 +53,7 @@ def forms(question: Words, language: Words, part: Words) -> list[tuple[str, str]
 
 
 def natural(question: Words, language: Words, rng: Random) -> Iterator[tuple[str, str]]:
-    """(value, sentence) that answers in the question's own words."""
+    """(value, sentence) pairs that answer in the question's own words."""
     match question["kind"]:
         case "choice":
             for sentence in (*question["natural"], *language["choices"]):
@@ -71,7 +70,7 @@ def natural(question: Words, language: Words, rng: Random) -> Iterator[tuple[str
 
 
 def answered(question: Words, language: Words, part: Words, rng: Random) -> Iterator[Stated]:
-    """Replies with an answer: in every place, the wrapper and the wording drawn."""
+    """Replies with an answer in every place, with random wrappers and wordings."""
     stated = forms(question, language, part)
     openers = [*language["openers"], *question["before"]]
     gap = "" if language["code"] in ("zh", "ja") else " "
@@ -123,7 +122,7 @@ def unanswered(question: Words, language: Words, part: Words, rng: Random) -> It
 
 
 def replies(name: str) -> list[Words]:
-    """The rows of a part: the question's number, the reply, the true value."""
+    """The rows of a part: the question with its kind, options and language, the reply, the true value."""
     part = tomllib.loads((HERE / f"{name}.toml").read_text(encoding="utf-8"))
     rng, rows, number = Random(PARTS[name]), list[Words](), 0
     for language in part["languages"]:

@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["anthropic==2.14.0"]
 # ///
-"""Anthropic's client: messages, images, thinking, streams, tools, tokens counted and errors."""
+"""Anthropic's client: messages, images, thinking, streams, tools, token counts and errors."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def tool_choice() -> None:
 
 @case(needs="json")
 def tool_runner() -> None:
-    """The client's own loop."""
+    """The client's own tool loop."""
 
     @anthropic.beta_tool
     def get_weather(city: str) -> str:

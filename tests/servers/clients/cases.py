@@ -1,11 +1,11 @@
-"""What the clients' scripts share: their arguments, their questions, and how their cases run and are printed.
+"""Shared code of the client scripts: arguments, questions, and running and printing of cases.
 
 A script registers its cases with `case` and ends with `run()`:
 
     python openai_chat.py http://127.0.0.1:8400/v1 --picture board.png --without json
 
-It prints `ok NAME` for each case that passes, and ends with status 1 if one fails. A case that needs what the models
-behind the gateway cannot do has to end in the client's error, in the gateway's words: `refused NAME`.
+It prints `ok NAME` for each case that passes, and exits with status 1 if one fails. A case that needs what the models
+behind the gateway cannot do has to fail with the gateway's error message in the client's error: `refused NAME`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ DESCRIBE = "Describe what a cat is, in one short sentence."
 DIGITS = "How many red digits are there?"
 WEATHER = "What is the current weather in Paris?"
 FORECAST = "snow, -7 degrees"
-"""What the tool `get_weather` returns."""
+"""Result of the tool `get_weather`."""
 
-# What models may be unable to do -> words of the gateway's error in that case; none where the request is answered
+# feature that models may lack -> text in the gateway's error; None if the gateway answers without the feature
 UNABLE = {"json": "do not ", "images": "image", "logprobs": None}
 
 parser = argparse.ArgumentParser()
@@ -58,7 +58,7 @@ def case(needs: str = "") -> Callable[[Case], Case]:
 
 
 def picture() -> str:
-    """The picture as base64."""
+    """The picture in base64."""
     return base64.b64encode(given.picture.read_bytes()).decode()
 
 
@@ -69,7 +69,7 @@ def picture_url() -> str:
 def run() -> None:
     """Run every case, and exit with status 1 if one failed."""
     chosen = [(function, needs) for function, needs in CASES if given.only in (None, function.__name__)]
-    with asyncio.Runner() as runner:  # one loop for all: clients keep their connections
+    with asyncio.Runner() as runner:  # one loop for all cases, because clients keep connections
         outcomes = [
             _passes(function, UNABLE[needs] if needs in WITHOUT else None, runner) for function, needs in chosen
         ]
@@ -100,7 +100,7 @@ async def _wait(result: Any) -> Any:
 
 
 def _words(error: BaseException | None) -> str:
-    """The words of an error and of those that it was raised from."""
+    """Text of an error and of its causes."""
     words = []
     while error is not None:
         words.append(str(error))

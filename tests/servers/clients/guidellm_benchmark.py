@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["guidellm[vision]==0.8.1", "torch==2.13.0"]
 # ///
-"""GuideLLM's benchmarks: each of a few requests with made-up prompts is answered, and its tokens are counted."""
+"""GuideLLM's benchmarks: a few requests with synthetic prompts are answered, with token counts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from cases import KEY, MODEL, URL, case, run
 
 GUIDELLM = Path(sys.executable).with_name("guidellm")
 TOKENIZER = Path(__file__).parents[3] / "src" / "cuecard" / "weights" / "demo-large"
-"""Prompts are made of its tokens; GuideLLM else downloads the model's."""
+"""Tokenizer for synthetic prompts; without it, GuideLLM downloads the model's."""
 TEXT = "kind=synthetic_text,prompt_tokens=24,output_tokens=8"
 SYNCHRONOUS, CONCURRENT, SWEEP = "kind=synchronous", "kind=concurrent,streams=2", "kind=sweep,sweep_size=2"
 REQUESTS = 2
 
 
 def benchmark(profile: str = SYNCHRONOUS, data: tuple[str, ...] = (TEXT,), **backend: Any) -> list[dict[str, Any]]:
-    """The requests of a run that were answered. Raises RuntimeError if there is another one, or none."""
+    """The successful requests of a benchmark. Raises RuntimeError if a request or the command fails."""
     given = {"target": URL.removesuffix("/v1"), "model": MODEL, "api_key": KEY} | backend
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
@@ -50,7 +50,7 @@ def benchmark(profile: str = SYNCHRONOUS, data: tuple[str, ...] = (TEXT,), **bac
     if errors := [request["info"]["error"] for run in runs for request in run["requests"]["errored"]]:
         raise RuntimeError("\n".join(map(str, errors)))
     answered = [request for run in runs for request in run["requests"]["successful"]]
-    assert len(answered) >= REQUESTS - 1  # the last one may be cancelled
+    assert len(answered) >= REQUESTS - 1  # the last request may be cancelled
     return answered
 
 
@@ -93,7 +93,7 @@ def several_at_once() -> None:
 
 @case()
 def sweep() -> None:
-    """One after another, and then as many at once as there may be."""
+    """First sequential requests, then as many concurrent ones as possible."""
     check(benchmark(profile=SWEEP))
 
 

@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["inspect-ai==0.3.285", "openai==3.57.0"]
 # ///
-"""Inspect's evaluations, by its provider for servers with OpenAI's API."""
+"""Inspect's evaluations with its provider for servers with OpenAI's API."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ os.environ |= {"GATEWAY_BASE_URL": URL, "GATEWAY_API_KEY": KEY}
 LOGS = tempfile.TemporaryDirectory()
 CHAT = f"openai-api/gateway/{MODEL}"
 KNOWS_PLANETS = "json" not in WITHOUT
-"""Which is more than the embedded pair does, whose answers to what it has not learned have no form."""
+"""False for the embedded pair, which gives arbitrary answers to questions outside its training."""
 NUMBERS = "Write the numbers from 1 to 10, separated by commas."
 
 
@@ -49,7 +49,7 @@ def get_weather() -> Tool:
 
 
 def evaluated(*samples: Sample, model_args: dict[str, Any] | None = None, **task: Any) -> list[EvalSample]:
-    """The samples as the log has them. Raises RuntimeError with the traceback in the log."""
+    """Evaluate samples; returns them from the log. Raises RuntimeError with the log's traceback."""
     [log] = eval(
         Task(dataset=list(samples), **task),
         model=CHAT,
@@ -69,7 +69,7 @@ def evaluated(*samples: Sample, model_args: dict[str, Any] | None = None, **task
 
 
 def called(sample: EvalSample, name: str) -> list[dict[str, Any]]:
-    """The arguments of each call of a tool."""
+    """Arguments of each call of a tool."""
     calls = [call for message in sample.messages if message.role == "assistant" for call in message.tool_calls or ()]
     return [call.arguments for call in calls if call.function == name]
 
@@ -109,7 +109,7 @@ def choices() -> None:
 
 @case()
 def thought_and_graded() -> None:
-    """A solver that asks for a line `ANSWER: …`, and a model that grades."""
+    """A solver that requests a line `ANSWER: …`, and a grading model."""
     solver = [system_message("Be brief."), chain_of_thought(), generate()]
     [sample] = evaluated(Sample(input=COUNT, target="56"), scorer=model_graded_qa(model=CHAT), solver=solver)
     assert sample.scores is not None
@@ -147,7 +147,7 @@ def tools() -> None:
 
 
 def reported(sample: EvalSample) -> bool:
-    """Whether an agent reports the forecast: by its tool `submit`, or in words, as small models do."""
+    """Whether an agent reports the forecast with its tool `submit` or, like small models, in text."""
     texts = [message.text for message in sample.messages if message.role == "assistant"]
     texts += [str(arguments) for arguments in called(sample, "submit")]
     return any("snow" in text or "-7" in text for text in texts)
@@ -155,7 +155,7 @@ def reported(sample: EvalSample) -> bool:
 
 @case(needs="json")
 def agents() -> None:
-    """Those that end by calling the tool `submit`, and are asked to go on until they do.
+    """Agents that end with a call of the tool `submit` and are prompted to continue until then.
 
     A small model may repeat its call once before it reports the result.
     """

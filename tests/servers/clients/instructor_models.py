@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["instructor==1.17.0"]
 # ///
-"""instructor: pydantic models in each of its modes, streamed, validated again, and asynchronous."""
+"""instructor: pydantic models in each of its modes, streamed, with validation retries, and asynchronous."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def in_mode(mode: instructor.Mode) -> instructor.Instructor:
 
 
 def known(people: list[Person]) -> None:
-    """They are those of the sentence."""
+    """Check that these are the people of the sentence."""
     assert [(person.name, person.job, person.age) for person in people] == [
         ("Anna", "cook", 31),
         ("Ben", "pilot", 27),
@@ -73,7 +73,7 @@ def extracts(client: instructor.Instructor) -> None:
 
 
 def streams(client: instructor.Instructor) -> None:
-    """Objects are read while they are written."""
+    """Partial objects are parsed during the stream."""
     *_, last = client.create_partial(response_model=People, messages=PEOPLE)
     known(People.model_validate(last.model_dump()).people)
     known(list(client.create_iterable(response_model=Person, messages=PEOPLE)))
@@ -106,7 +106,7 @@ def json_schema_streamed() -> None:
 
 @case()
 def markdown() -> None:
-    """The request asks for JSON in words only, so the gateway answers, with whatever the models write."""
+    """The request for JSON is in the prompt only, so the gateway does not enforce a schema."""
     client = in_mode(instructor.Mode.MD_JSON)
     if "json" not in WITHOUT:
         extracts(client)
@@ -167,7 +167,7 @@ def with_completion() -> None:
 
 
 def validates_again(client: instructor.Instructor) -> None:
-    """The first answer is refused, so the client sends it back with the error, and takes the second one."""
+    """Validation rejects the first answer; the client sends it back with the error and accepts the second one."""
     values: list[int] = []
 
     class Checked(BaseModel):
@@ -207,7 +207,7 @@ async def asynchronous() -> None:
 
 @case()
 def text() -> None:
-    """Without a model, the client hands on the completion."""
+    """Without a response model, the client returns the completion."""
     completion = DEFAULT.create(response_model=None, messages=PRODUCT)
     assert completion.choices[0].message.content
 

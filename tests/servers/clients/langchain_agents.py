@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["langchain==1.5.2", "langchain-openai==1.7.4"]
 # ///
-"""LangChain: messages, streams, images, structured output in each of its ways, tools and agents."""
+"""LangChain: messages, streams, images, all methods of structured output, tools and agents."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Product(BaseModel):
 
 
 called: list[str] = []
-"""The cities that `get_weather` was asked for."""
+"""Cities in calls of `get_weather`."""
 
 
 @tool
@@ -134,7 +134,7 @@ def batch() -> None:
 
 @case()
 def stop() -> None:
-    """A letter that comes late ends the answer before it."""
+    """The letter that first occurs last, as a stop sequence, ends the answer before it."""
     whole = SHORT.invoke(DESCRIBE).text
     letter = max(whole, key=whole.index)
     cut = SHORT.invoke(DESCRIBE, stop=[letter]).text
@@ -169,7 +169,7 @@ def completions() -> None:
 
 @case(needs="images")
 def image() -> None:
-    """A block as LangChain writes it, and one as OpenAI writes it."""
+    """An image block in LangChain's format, and one in OpenAI's."""
     standard = {"type": "image", "base64": picture(), "mime_type": "image/png"}
     openai_form = {"type": "image_url", "image_url": {"url": picture_url(), "detail": "auto"}}
     for block in (standard, openai_form):
@@ -303,7 +303,7 @@ ASKED: Any = {"messages": [{"role": "user", "content": WEATHER}]}
 
 
 def answered(messages: list[Any]) -> None:
-    """The tool was called for Paris, and the last message answers in words."""
+    """Check that the tool was called for Paris and that the last message answers in text."""
     assert "Paris" in called[-1]
     assert [type(message) for message in messages[:3]] == [HumanMessage, AIMessage, ToolMessage]
     assert not messages[-1].tool_calls

@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["litellm==1.110.2"]
 # ///
-"""LiteLLM's library: completions, the Responses API and Anthropic's messages, as its docs point it to a gateway."""
+"""LiteLLM's library: completions, the Responses API and Anthropic's messages, configured as in its docs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 import os
 from typing import Any, Literal
 
-os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # prices of models, which it else downloads
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # use packaged model prices instead of a download
 
 import litellm
 from cases import COUNT, DESCRIBE, DIGITS, FORECAST, KEY, MODEL, URL, WEATHER, case, picture_url, run
@@ -122,7 +122,7 @@ def text_completion() -> None:
 
 @case()
 def other_providers() -> None:
-    """Those that LiteLLM has for servers with OpenAI's API."""
+    """LiteLLM's other providers for servers with OpenAI's API."""
     for provider in (PROXY, HOSTED):
         assert litellm.completion(**provider, **request(COUNT)).choices[0].message.content
 
@@ -148,7 +148,7 @@ def json_object() -> None:
 
 
 def answered(message: Any, messages: list[Any]) -> list[Any]:
-    """The conversation with the message, and the result of the one call that it makes."""
+    """The conversation extended by the message and the result of its only tool call."""
     [call] = message.tool_calls
     assert call.function.name == "get_weather"
     assert "Paris" in json.loads(call.function.arguments)["city"]

@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["llama-index-llms-openai-like==0.8.1", "llama-index-core==0.14.25"]
 # ///
-"""LlamaIndex: chats, completions, images, structured answers, tools and agents."""
+"""LlamaIndex: chat, completions, images, structured output, tools and agents."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Product(BaseModel):
 
 
 called: list[str] = []
-"""The cities that `get_weather` was asked for."""
+"""Cities in calls of `get_weather`."""
 
 
 def get_weather(city: str) -> str:
@@ -103,7 +103,7 @@ def stream_complete() -> None:
 
 @case()
 def completions() -> None:
-    """A model that is not declared a chat model, as is the default: /v1/completions."""
+    """A model that is not declared as a chat model (the default) uses /v1/completions."""
     model = OpenAILike(max_tokens=60, **SERVER)
     assert model.complete(COUNT).text
     assert [response.text for response in model.stream_complete(COUNT)][-1]
@@ -140,7 +140,7 @@ def logprobs() -> None:
 
 @case(needs="images")
 def image() -> None:
-    """A picture in base64, and one at a URL."""
+    """An image in base64, and one as a URL."""
     for block in (ImageBlock(image=picture().encode(), image_mimetype="image/png"), ImageBlock(url=picture_url())):
         message = ChatMessage(role="user", blocks=[block, TextBlock(text=DIGITS)])
         whole = LLM.chat([message]).message.content
@@ -167,7 +167,7 @@ def structured_predict() -> None:
 
 @case(needs="json")
 def structured_predict_streamed() -> None:
-    """The client leaves it to the model whether the tool is called, which small models have to be asked for."""
+    """The client does not require the tool call, so the prompt has to request it from small models."""
     predicts_streamed(LLM, PromptTemplate("Describe a {animal}: call the tool Animal."))
 
 
@@ -188,7 +188,7 @@ def structured_predict_by_schema_streamed() -> None:
 
 @case()
 def structured_predict_by_prompt() -> None:
-    """A model that is not declared to call tools gets a request for JSON in words only."""
+    """A model that is not declared to support tools gets the request for JSON in the prompt only."""
     question = PromptTemplate("What is {a} times {b}?")
     if "json" not in WITHOUT:
         assert isinstance(PLAIN.structured_predict(Product, question, a=7, b=8), Product)
@@ -263,7 +263,7 @@ async def agent() -> None:
 
 @case(needs="json")
 async def agent_streamed() -> None:
-    """Streaming is the agent's default."""
+    """Agents stream by default."""
     handler = FunctionAgent(tools=[get_weather], llm=LLM).run(WEATHER)
     results, written = [], ""
     async for event in handler.stream_events():

@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["llm==0.36"]
 # ///
-"""Simon Willison's llm on the command line: each prompt is a process of its own."""
+"""Simon Willison's llm on the command line: one process per prompt."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cases import COUNT, DESCRIBE, DIGITS, FORECAST, KEY, MODEL, URL, WEATHER, c
 
 LLM = Path(sys.executable).with_name("llm")
 HOME = tempfile.TemporaryDirectory()
-"""What llm keeps: its models and its conversations."""
+"""Folder in which llm stores its models and conversations."""
 ABLE = f"model_name: {MODEL}, api_base: {URL}, vision: true, supports_schema: true, supports_tools: true"
 MODELS = f"""
 - {{model_id: chat, {ABLE}}}
@@ -35,7 +35,7 @@ USAGE = re.compile(r"Token usage: ([\d,]+) input, ([\d,]+) output")
 
 
 def llm(*arguments: str | Path, model: str = "chat") -> subprocess.CompletedProcess[str]:
-    """What a command has printed. Raises RuntimeError with what it says of an error."""
+    """Completed `llm` command. Raises RuntimeError with its error output."""
     done = subprocess.run(
         [LLM, "prompt", "--model", model, "--key", KEY, *arguments],
         capture_output=True,
@@ -130,7 +130,7 @@ def functions() -> None:
 
 @case(needs="json")
 def named_tool() -> None:
-    """One of the tools that llm has by itself."""
+    """A built-in tool of llm."""
     done = llm("Which version of llm is this? Use the tool.", "-T", "llm_version", "--tools-debug")
     assert "llm_version" in done.stderr
     assert "0.36" in done.stdout

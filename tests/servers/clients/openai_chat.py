@@ -76,7 +76,7 @@ async def asynchronous() -> None:
 
 @case()
 def parameters() -> None:
-    """Those that frameworks send by themselves, and those that servers know."""
+    """Parameters that frameworks send by default, and parameters that servers support."""
     completion = CLIENT.chat.completions.create(
         **ASKED,
         temperature=0.0,

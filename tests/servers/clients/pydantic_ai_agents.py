@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["pydantic-ai-slim[openai]==2.68.0"]
 # ///
-"""Pydantic AI's agents, on its models for chat completions and for the Responses API."""
+"""Pydantic AI's agents with its models for chat completions and the Responses API."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Forecast(BaseModel):
 
 @dataclass
 class Forecasts:
-    """What an agent's tool looks into."""
+    """The data that an agent's tool reads."""
 
     text: str
     asked: list[str]
@@ -148,7 +148,7 @@ async def compatible_provider() -> None:
 
 @both(needs="json")
 async def output_type(model: Model) -> None:
-    """The default: the object is the argument of a tool."""
+    """Default mode: the output object is the argument of a tool call."""
     result = await Agent(model, output_type=Animal).run(ANIMAL)
     assert isinstance(result.output, Animal)
 
