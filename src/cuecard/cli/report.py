@@ -21,7 +21,7 @@ from cuecard.evals.analysis.ledger import Price, by_model, watts
 from cuecard.evals.analysis.results import RunResults, TaskResults, run_results
 from cuecard.evals.analysis.summary import summary as summary_of
 from cuecard.evals.analysis.verdict import MARGIN
-from cuecard.evals.judging import replies
+from cuecard.evals.judging.replies import Judgements
 from cuecard.latency import readings
 from cuecard.report.arm_table import ArmTable
 from cuecard.report.page.machine import evaluation_facts
@@ -74,8 +74,7 @@ def report(
             evaluation_facts(about),
             questions,
             filter(None, requests),
-            replies.read(run, replies.READ),
-            replies.read(run, replies.GRADED),
+            Judgements.of_run(run),
         )
         page = out or run / "report.html"
         written = drawn.report(shown).save(page)

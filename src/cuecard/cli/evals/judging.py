@@ -27,7 +27,7 @@ from cuecard.evals.requests import is_local, model_revision
 from cuecard.evals.scorers import item_of
 from cuecard.evals.study import AT_ONCE_SERVED
 from cuecard.models import spec
-from cuecard.report.evaluation import sentences
+from cuecard.stats.bootstrap import Interval
 
 MOST_SHOWN = 20
 MOST_CHARACTERS = 160
@@ -170,10 +170,17 @@ def _show_grades(found: Mapping[str, Sequence[GradedArm]], replies: Sequence[Lis
     shown = Table("task", "arm", "grade", "interval", "graded", "failed", box=None)
     for task, arms in found.items():
         for arm in arms:
-            mean, between = f"{100 * arm.mean.estimate:.1f}%", sentences.between(arm.mean)
+            mean, between = f"{100 * arm.mean.estimate:.1f}%", _between(arm.mean)
             of = f"{arm.graded:,} of {arm.answered:,}"
             shown.add_row(*map(Text, [task, arm.arm, mean, between, of, f"{arm.failed:,}"]))
     console.print(shown)
     names = ", ".join(dict.fromkeys(each.judged.judge for each in replies if each.judged))
     if names:
         console.print(f"graded by {names}: kept apart, in {GRADED}, and in no score of the run", style="dim")
+
+
+def _between(interval: Interval) -> str:
+    """`91.1 to 99.7`, in percent."""
+    if interval.low is None or interval.high is None:
+        return "–"
+    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"

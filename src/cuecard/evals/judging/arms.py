@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cuecard.evals.arm import LIVE
-from cuecard.evals.database import Record
-from cuecard.evals.judging.replies import ListedReply
+from cuecard.evals.database import Record, Store
+from cuecard.evals.judging.replies import Judgements, ListedReply, gradable, unparsed
 from cuecard.stats.bootstrap import Interval, mean_interval
 
 
@@ -78,6 +78,31 @@ def graded_arms(
         means = {name: sum(of) / len(of) for name, of in sorted(categories.items())}
         result.append(GradedArm(arm, len(wanted), failed, len(grades), mean, means))
     return result
+
+
+@dataclass(frozen=True)
+class JudgedRun:
+    """Replies of a run for a judge, and its arms by task with the judge's results."""
+
+    unparsed: Sequence[ListedReply] = ()
+    judged: Mapping[str, Sequence[JudgedArm]] = field(default_factory=dict)
+    grades: Sequence[ListedReply] = ()
+    """Only graded replies."""
+    graded: Mapping[str, Sequence[GradedArm]] = field(default_factory=dict)
+
+
+def judged_run(store: Store, tasks: Sequence[str], found: Judgements) -> JudgedRun:
+    """Everything that judges have found in these tasks of a run."""
+    answers, listed = list(store.answers()), unparsed(store, found.read)
+    all_replies = (each for task in tasks for each in gradable(store, found.graded, task=task))
+    grades = [each for each in all_replies if each.judged is not None]
+    items = {task: {item["id"]: item for item in store.items(task)} for task in tasks}
+    return JudgedRun(
+        listed,
+        {task: judged_arms(answers, listed, task) for task in tasks},
+        grades,
+        {task: graded_arms(answers, items[task], grades, task) for task in tasks},
+    )
 
 
 def _by_arm(answers: Iterable[Record], task: str) -> dict[str, list[Record]]:

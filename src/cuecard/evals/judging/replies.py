@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,19 @@ def _listed(
         listed = ListedReply(name, id, of_arms, reply, cut, tuple(items[name, id]["golds"]))
         found.append(replace(listed, judged=judged.get(listed.key)))
     return found
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """The results of judges for a run, by the replies' keys."""
+
+    read: Mapping[str, Judged] = field(default_factory=dict)
+    graded: Mapping[str, Judged] = field(default_factory=dict)
+
+    @classmethod
+    def of_run(cls, run: Path) -> Judgements:
+        """Raises BadInput."""
+        return cls(read(run, READ), read(run, GRADED))
 
 
 # --- the files --------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from cuecard.domain.question import Image
@@ -13,8 +13,8 @@ from cuecard.evals.analysis.examples import Example, Gallery, Request
 from cuecard.evals.analysis.results import RunResults, TaskResults
 from cuecard.evals.analysis.unfinished import unfinished
 from cuecard.evals.database import Store
-from cuecard.evals.judging.arms import GradedArm, JudgedArm, graded_arms, judged_arms
-from cuecard.evals.judging.replies import Judged, ListedReply, gradable, unparsed
+from cuecard.evals.judging.arms import JudgedRun, judged_run
+from cuecard.evals.judging.replies import Judgements, ListedReply
 from cuecard.report.evaluation import sentences
 from cuecard.report.evaluation import tables as html_tables
 from cuecard.report.evaluation.figures import figures
@@ -40,15 +40,9 @@ class Evaluation:
     picture: Callable[[str], Image | None]
     """Look an image up by its digest."""
     about: Sequence[tuple[str, str]]
-    unfinished: str | None = None
+    unfinished: str | None
     """What is missing from an unfinished run."""
-    unparsed: Sequence[ListedReply] = ()
-    """Replies without a parsed answer."""
-    judged: Mapping[str, Sequence[JudgedArm]] = field(default_factory=dict)
-    """By task, the arms with such replies and their judged accuracy."""
-    graded: Mapping[str, Sequence[GradedArm]] = field(default_factory=dict)
-    """By task, the arms with replies graded by a judge."""
-    grades: Sequence[ListedReply] = ()
+    judging: JudgedRun
 
 
 def evaluation(
@@ -59,30 +53,12 @@ def evaluation(
     about: Sequence[tuple[str, str]],
     most: int,
     requests: Iterable[Request],
-    judged: Mapping[str, Judged] | None = None,
-    graded: Mapping[str, Judged] | None = None,
+    judgements: Judgements | None = None,
 ) -> Evaluation:
-    """The content of a report. `of`: results and summary; `most`: maximum number of questions shown of a task.
-
-    `judged`: answers that judges read in unparsed replies; `graded`: grades of open answers from judges.
-    """
+    """The content of a report. `of`: results and summary; `most`: maximum number of questions shown of a task."""
     results, summary = of
     telling = {
         task.task: examples.most_telling(known[task.task], [arm.arm for arm in task.plain], most)
-        for task in results.tasks
-    }
-    cards, rows = examples.galleries(results, known), examples.rows(store)
-    lacks = unfinished(summary["config"], store)
-    replies, answers = unparsed(store, judged or {}), list(store.answers())
-    arms = {task.task: judged_arms(answers, replies, task.task) for task in results.tasks}
-    grades = [
-        each
-        for task in results.tasks
-        for each in gradable(store, graded or {}, task=task.task)
-        if each.judged is not None
-    ]
-    marks = {
-        task.task: graded_arms(answers, {item["id"]: item for item in store.items(task.task)}, grades, task.task)
         for task in results.tasks
     }
     return Evaluation(
@@ -90,16 +66,13 @@ def evaluation(
         results,
         summary,
         [*requests],
-        cards,
+        examples.galleries(results, known),
         telling,
-        rows,
+        examples.rows(store),
         store.image,
         about,
-        lacks,
-        replies,
-        arms,
-        marks,
-        grades,
+        unfinished(summary["config"], store),
+        judged_run(store, [task.task for task in results.tasks], judgements or Judgements()),
     )
 
 
@@ -123,9 +96,9 @@ def report(shown: Evaluation) -> Report:
         stale=sentences.stale(shown.summary["scorer"]),
     )
     rows = {"categories": categories(shown.summary["tasks"]), "answers": shown.answers}
-    rows["unparsed"] = [_listed(each) for each in shown.unparsed]
-    if shown.grades:
-        rows["graded"] = [_listed(each) for each in shown.grades]
+    rows["unparsed"] = [_listed(each) for each in shown.judging.unparsed]
+    if shown.judging.grades:
+        rows["graded"] = [_listed(each) for each in shown.judging.grades]
     return Report(page, [each for some in drawings.values() for each in some], {**tables(shown.results), **rows})
 
 
