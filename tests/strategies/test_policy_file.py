@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ import program
 from cuecard.domain.errors import BadInput
 from cuecard.models.acceptance_table import SHARED, AcceptanceTable, KindWeights
 from cuecard.models.prompt import CardFormat
+from cuecard.models.spec import Embedded
 from cuecard.strategies.acceptance_rules import Acceptance, Calibrated
 from cuecard.strategies.policy import Policy, Schedule, policy_with
 from cuecard.strategies.policy_file import Origin, PolicyFile, read, write
@@ -154,7 +156,9 @@ def test_a_calibrated_rule_is_asked_with_a_policy_files_table_and_refused_withou
     found = asked(board, "--policy", tmp_path / "policy.toml")
     assert (found["route"], "0.993 by the table (at least 0.98 wanted)" in found["reason"]) == ("agreed", True)
     write(tmp_path / "policy.toml", replace(CALIBRATED, table=None))
-    refused = program.run("ask", "How many?", "--image", board, "--policy", tmp_path / "policy.toml")
+    bare = tmp_path / "demo-large"  # the same weights without their own table
+    shutil.copytree(Embedded("demo-large").folder, bare, ignore=shutil.ignore_patterns("acceptance.json"))
+    refused = program.run("ask", "How many?", "--image", board, "--large", bare, "--policy", tmp_path / "policy.toml")
     assert refused.returncode == 2
     assert "needs an acceptance table for demo-small and demo-large" in refused.stderr
     assert "cuecard tune" in refused.stderr
