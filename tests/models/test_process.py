@@ -83,13 +83,16 @@ async def test_a_call_that_is_left_is_cancelled_in_the_process(model: LocalModel
 
 
 async def test_a_killed_process_ends_its_calls_and_the_next_are_answered_here(model: LocalModel) -> None:
-    endless = asyncio.gather(
-        *(hear(model, reason(QUESTION, EMBEDDED), Limits(temperature=3.0, reasoning_tokens=3000)) for _ in range(3)),
-        return_exceptions=True,
-    )
-    await asyncio.sleep(0.1)
+    begun = asyncio.Event()
+
+    async def endless() -> None:
+        async for _ in model.stream(reason(QUESTION, EMBEDDED), Limits(temperature=3.0, reasoning_tokens=3000)):
+            begun.set()
+
+    calls = asyncio.gather(*(endless() for _ in range(3)), return_exceptions=True)
+    await begun.wait()
     os.kill(model._process._child.pid, signal.SIGKILL)
-    ended = [each for each in await endless if isinstance(each, ModelError)]
+    ended = [each for each in await calls if isinstance(each, ModelError)]
     assert ended
     assert all("its process has ended" in str(each) for each in ended)
     assert (await hear(model, short(QUESTION, EMBEDDED))).answer
