@@ -155,7 +155,7 @@ def _show(replies: Sequence[ListedReply]) -> None:
     count = sum(len(each.arms) for each in replies)
     console.print(f"{len(replies):,} replies of {count:,} answers were not parsed, and count as wrong", style="dim")
     if judged:
-        names = ", ".join(dict.fromkeys(each.judged.judge for each in replies if each.judged))
+        names = listing.judges(replies)
         console.print(f"judged by {names}: kept apart, in {READ}, and in no score of the run", style="dim")
 
 
@@ -174,7 +174,7 @@ def _show_grades(found: Mapping[str, Sequence[GradedArm]], replies: Sequence[Lis
             of = f"{arm.graded:,} of {arm.answered:,}"
             shown.add_row(*map(Text, [task, arm.arm, mean, between, of, f"{arm.failed:,}"]))
     console.print(shown)
-    names = ", ".join(dict.fromkeys(each.judged.judge for each in replies if each.judged))
+    names = listing.judges(replies)
     if names:
         console.print(f"graded by {names}: kept apart, in {GRADED}, and in no score of the run", style="dim")
 

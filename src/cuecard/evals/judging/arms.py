@@ -94,7 +94,7 @@ class JudgedRun:
 def judged_run(store: Store, tasks: Sequence[str], found: Judgements) -> JudgedRun:
     """Everything that judges have found in these tasks of a run."""
     answers, listed = list(store.answers()), unparsed(store, found.read)
-    all_replies = (each for task in tasks for each in gradable(store, found.graded, task=task))
+    all_replies = (each for task in tasks if found.graded for each in gradable(store, found.graded, task=task))
     grades = [each for each in all_replies if each.judged is not None]
     items = {task: {item["id"]: item for item in store.items(task)} for task in tasks}
     return JudgedRun(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,11 @@ def _listed(
         listed = ListedReply(name, id, of_arms, reply, cut, tuple(items[name, id]["golds"]))
         found.append(replace(listed, judged=judged.get(listed.key)))
     return found
+
+
+def judges(replies: Iterable[ListedReply]) -> str:
+    """The names of the judges of these replies, separated by commas; "" if none is judged."""
+    return ", ".join(dict.fromkeys(each.judged.judge for each in replies if each.judged))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from cuecard.evals.analysis.comparisons import NO_CARD, Difference
 from cuecard.evals.analysis.examples import Gallery
 from cuecard.evals.analysis.results import ArmResults, RunResults, TaskResults
 from cuecard.evals.analysis.verdict import BASELINE, Pays
-from cuecard.evals.judging.replies import ListedReply
+from cuecard.evals.judging.replies import ListedReply, judges
 from cuecard.report.page import formatting
 from cuecard.report.page.html import KeyResult
 from cuecard.stats.bootstrap import Interval
@@ -229,14 +229,14 @@ def shared(error: SharedError) -> str:
 def listed(replies: Sequence[ListedReply], most: int) -> str:
     """The caption of the list of unparsed replies."""
     more = f" The first {most:,} of {len(replies):,}; all are in tables/unparsed.csv." if len(replies) > most else ""
-    names = ", ".join(dict.fromkeys(each.judged.judge for each in replies if each.judged))
+    names = judges(replies)
     by = f" Judged by {names}, which was not given the right answers: kept apart, in no other figure." if names else ""
     return f"No answer was found in these replies, and each counts as wrong.{more}{by}"
 
 
 def graded(replies: Sequence[ListedReply]) -> str:
     """The caption of the table of grades."""
-    names = ", ".join(dict.fromkeys(each.judged.judge for each in replies if each.judged))
+    names = judges(replies)
     return (
         f"Grades from 0 to 1, given by {names}, which was given the right answers: kept apart, in no other figure. The"
         " mean is over the graded answers; failed ones have no grade. A question of several categories counts in each."
