@@ -167,6 +167,9 @@ def _found(reply: ListedReply) -> str:
 
 def _show_grades(found: Mapping[str, Sequence[GradedArm]], replies: Sequence[ListedReply]) -> None:
     console = Console(highlight=False)
+    if not any(found.values()):
+        console.print("no reply is graded")
+        return
     shown = Table("task", "arm", "grade", "interval", "graded", "failed", box=None)
     for task, arms in found.items():
         for arm in arms:
