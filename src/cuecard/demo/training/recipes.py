@@ -6,7 +6,7 @@ reasoning, and reading cards), *recall* and *practice* (the same, with what come
 asked for is there), *polish* and *tally* (practice again, the last one with more sums and counts). Vision is kept as
 it is from the first phase on. The large model begins as the saved small one, deeper by layers that are silent at
 first (*hops*, in which those layers are shown how to jump, *drill* in the words of its own, *both*, *glance*, for what
-needs no reasoning, and *polish*).
+needs no reasoning, *polish* and *tally*).
 """
 
 from __future__ import annotations
@@ -212,6 +212,20 @@ RECIPES = {
                 reason_mix=ENDINGS,
                 read_rows=3,
                 photos=0.3,
+                as_asked=0.5,
+                peak=0.4,
+            ),
+            Phase(
+                "tally",
+                350,
+                drill_rows=4,
+                drills=("sum", "sum", "count", "recall", "jump", "found"),
+                chains=4,
+                short_mix=NEARER,
+                reason_rows=13,
+                reason_mix=TALLIED,
+                read_rows=3,
+                photos=0.2,
                 as_asked=0.5,
                 peak=0.4,
             ),
