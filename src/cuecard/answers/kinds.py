@@ -31,12 +31,8 @@ def same_quantity(one: Answer, other: Answer, tolerance: float, similar: float) 
     a, b = one.value, other.value
     if not isinstance(a, Fraction) or not isinstance(b, Fraction):
         return False
-    units = number.unit_of(one.text), number.unit_of(other.text)
-    if units[0] is not None and units[1] is not None:
-        (base, a), (other_base, b) = in_base(a, units[0]), in_base(b, units[1])
-        if base != other_base:
-            return False
-    return _close(a, b, tolerance, max(abs(a), abs(b)))
+    together = _in_one_unit((a, number.unit_of(one.text)), (b, number.unit_of(other.text)))
+    return together is not None and _close(*together, tolerance, max(map(abs, together)))
 
 
 def same_words(one: Answer, other: Answer, tolerance: float, similar: float) -> bool:
@@ -56,9 +52,13 @@ def needs_maths(one: Answer, other: Answer) -> bool:
 
 
 def same_text(one: str, other: str) -> bool:
-    """Whether two texts are one number or one day, like "2" and "two", "12 May 2021" and "2021-05-12"."""
-    numbers, days = (number.whole(one), number.whole(other)), (date_of(one), date_of(other))
-    return (numbers[0] is not None and numbers[0] == numbers[1]) or (days[0] is not None and days[0] == days[1])
+    """Whether two texts are one quantity or one day, like "2" and "two", "1 m" and "100 cm", "12 May 2021"."""
+    days = date_of(one), date_of(other)
+    if days[0] is not None and days[0] == days[1]:
+        return True
+    (a, unit), (b, other_unit) = number.quantity(one), number.quantity(other)
+    together = None if a is None or b is None else _in_one_unit((a, unit), (b, other_unit))
+    return together is not None and together[0] == together[1]
 
 
 # --- an answer and the truth ------------------------------------------------------------------------------------------
@@ -72,12 +72,16 @@ def right_value(given: Answer, truth: str, true: Answer, tolerance: float) -> fl
 def right_number(given: Answer, truth: str, true: Answer, tolerance: float) -> float:
     """1 within the tolerance of the truth, else 0. If one of the two has a percent sign, both readings of it count.
 
+    If both have other units, they are converted: 100 m is not the truth "100 cm", and 1 m is.
     ChartQA reads 45% as 0.45; its truths, and those of other benchmarks, also use 45 for a label of 45%.
     """
     number_given, number_true = given.value, true.value
     if not isinstance(number_given, Fraction) or not isinstance(number_true, Fraction):
         return float(normalise(given.text) == normalise(truth))
     signs = [PERCENT_SIGN.search(text) is not None for text in (given.text, truth)]
+    if not any(signs):
+        together = _in_one_unit((number_given, number.unit_of(given.text)), (number_true, number.unit_of(truth)))
+        return float(together is not None and _close(*together, tolerance, together[1]))
     other_reading = number_given / 100 if signs[0] else number_given * 100
     readings = [number_given, other_reading] if signs[0] != signs[1] else [number_given]
     return float(any(_close(reading, number_true, tolerance, number_true) for reading in readings))
@@ -97,6 +101,17 @@ def right_maths(given: Answer, truth: str, true: Answer, tolerance: float) -> fl
 # --- numbers, expressions, days ---------------------------------------------------------------------------------------
 
 
+def _in_one_unit(
+    one: tuple[Fraction, str | None], other: tuple[Fraction, str | None]
+) -> tuple[Fraction, Fraction] | None:
+    """Two quantities in one unit if both have one, else their values; None for units that cannot be compared."""
+    (a, unit), (b, other_unit) = one, other
+    if unit is None or other_unit is None:
+        return a, b
+    (base, a), (other_base, b) = in_base(a, unit), in_base(b, other_unit)
+    return (a, b) if base == other_base else None
+
+
 def _close(one: Fraction, other: Fraction, tolerance: float, scale: Fraction) -> bool:
     """Whether two numbers differ by at most `tolerance` times |scale|."""
     return one == other or abs(one - other) <= Fraction(str(tolerance)) * abs(scale)
@@ -113,9 +128,10 @@ def _by_value(one: Answer, other: Answer) -> bool | None:
     a, b = one.value, other.value
     if len(_variables(a) | _variables(b)) == 1:
         a, b = _solved(a), _solved(b)
-    if a == b:
-        return True
-    return False if isinstance(a, Fraction) and isinstance(b, Fraction) else None
+    if isinstance(a, Fraction) and isinstance(b, Fraction):
+        together = _in_one_unit((a, number.unit_of(one.text)), (b, number.unit_of(other.text)))
+        return together is not None and together[0] == together[1]
+    return True if a == b else None
 
 
 _SOLVED = re.compile(r"(?:^|(?<=,))([a-z])=(?=[^=]+$|[^=,]+,)")

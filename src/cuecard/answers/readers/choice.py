@@ -49,6 +49,8 @@ def read(text: str, question: Question) -> Reading:
             return Blank.UNCLEAR
     if wants_several(question):
         return _several(reply, question)
+    if _ALL_BUT.search(reply) or _is_unclear_place(reply, question):
+        return Blank.UNCLEAR
     by_number = _by_label(reply, question)
     if by_number is not None:
         return by_number
@@ -68,6 +70,13 @@ _WANTS_SEVERAL = pattern(
     r"\b(?:select|choose|pick) (?:two|three|several|\d)\b|\bone or more\b|\bmore than one (?:answer|option)\b|多选"
     r"|多項|複数",
 )
+_ALL_BUT = pattern(
+    r"\b(?:all|(?:every|any)(?:thing|one|body)?)(?: of them| options?)?,? (?:but|except|apart from|besides)\b"
+)
+_ALL = pattern(
+    r"(?:(?:the answer is|they are|i (?:choose|pick|select)) )?(?:all|every one)(?: of (?:them|these|the above))?\W*"
+)
+_UNSURE_OF_ONE = pattern(r"\b(?:possibly|perhaps|maybe|might be|could be)\s+(?:also\s+)?[(\[]?[A-Z]\b")
 _RUN = re.compile(r"\W*([A-Z]{2,26})\W*")
 
 
@@ -82,9 +91,17 @@ def _several(reply: str, question: Question) -> Reading:
     run = _RUN.fullmatch(reply)
     if run is not None and max(run[1]) <= last and len(set(run[1])) == len(run[1]):
         return Answer(run[1], "".join(sorted(run[1])))
-    found = mentions(reply, last)
-    if found is None:
+    every = {letter(index) for index in range(len(question.options))}
+    if _ALL.fullmatch(reply) and not any(map(_ALL.search, question.options)):
+        return Answer(unquoted(reply), "".join(sorted(every)))
+    but = _ALL_BUT.search(reply)
+    found = mentions(reply[but.end() :] if but else reply, last)
+    if found is None or _UNSURE_OF_ONE.search(reply):
         return Blank.UNCLEAR
+    if but is not None:
+        left_out = {one for mention in found for one in mention.letters}
+        left_out = left_out or {letter(index) for index in mentioned(reply[but.end() :], question.options)}
+        return Answer(unquoted(reply), "".join(sorted(every - left_out))) if left_out else Blank.UNCLEAR
     picked = {one for mention in found if not mention.described for one in mention.letters}
     picked = picked or {letter(index) for index in mentioned(reply, question.options)}
     return Answer(unquoted(reply), "".join(sorted(picked))) if picked else Blank.NOTHING
@@ -120,9 +137,22 @@ _CHINESE_PLACES = "一二三四五六七八"
 _NTH = pattern(
     rf"\b(?:the |die |la )?(?P<place>{'|'.join(_PLACES)}) (?:option|choice|answer|one\b|antwort|möglichkeit|réponse"
     rf"|opción|respuesta)",
-    r"第(?P<nth>[一二三四五六七八1-8])(?:个|個|つ目の?|番目の?)(?:选项|選項|答案|選択肢)?",
+    r"第(?P<nth>[一二三四五六七八1-8])(?:个|個|つ目の?|番目の?)(?:选项|選項|答案|選択肢)?"
+    r"|(?P<ja>[一二三四五六七八1-8])(?:番目の?(?:選択肢)?|つ目の(?:選択肢)?)",
     r"\b(?:the )?(?:option|choice|answer) (?:no\.? ?|number |#)?(?P<number>[1-8])(?![\d.,]*\d)(?=\W|$)",
 )
+
+
+_BARE_PLACE = re.compile(rf"(?:the )?(?P<place>{'|'.join(_PLACES)})(?: one)?\W*", re.IGNORECASE)
+_NUMBERED = re.compile(r"\W*(?:option|choice)\s(?:no\.? ?|number |#)?(?P<number>[1-8])\W*", re.IGNORECASE)
+
+
+def _is_unclear_place(reply: str, question: Question) -> bool:
+    """Whether a reply is "option 2" and the options are numbers in another order: the second, or the option 2."""
+    found = None if question.labels else _NUMBERED.fullmatch(reply)
+    values = [_value(option) for option in question.options]
+    at = int(found["number"]) if found else 0
+    return at in values and (at > len(values) or values[at - 1] != at)
 
 
 @lru_cache(maxsize=256)
@@ -133,6 +163,10 @@ def _hold_places(options: tuple[str, ...]) -> bool:
 
 def _with_letters(reply: str, question: Question) -> str:
     """The text with "option B" for "the second option", unless options are numbers or contain "first" or the like."""
+    bare = _BARE_PLACE.fullmatch(reply)
+    if bare is not None and not any(map(_BARE_PLACE.search, question.options)):
+        at = _PLACES[bare["place"].lower()] % len(question.options)
+        return f"option {letter(at)}" if _PLACES[bare["place"].lower()] < len(question.options) else reply
     if len(reply) > _MOST_ORDINAL_CHARS or not _NTH.search(reply) or _hold_places(question.options):
         return reply
     numbered = question.labels or any(_value(option) is not None for option in question.options)
@@ -141,7 +175,7 @@ def _with_letters(reply: str, question: Question) -> str:
         if found["number"] and numbered:
             return found.group()
         place = found["place"]
-        sign = found["nth"] or found["number"] or ""
+        sign = found["nth"] or found["ja"] or found["number"] or ""
         at = (
             _PLACES[place.lower()]
             if place

@@ -29,6 +29,7 @@ _FORMULA = re.compile(
     re.DOTALL,
 )
 _MARKUP = re.compile(r"</?(?:p|b|strong|span|div)>|^>\s|^\s*```\w*|```\s*$")
+_FACTORIAL = re.compile(r"\d!")
 _JOINS = re.compile(r"\s*(?:,|;|or|and|,\s?(?:or|and))\s*", re.IGNORECASE)
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _MATHS_WORDS = """sin cos tan cot sec csc arcsin arccos arctan log exp sqrt lim max min mod gcd lcm deg pi and infinity
@@ -79,13 +80,18 @@ def _inner(formula: re.Match[str]) -> str:
 
 def _expression(text: str, question: Question) -> Reading:
     trimmed = text.strip().rstrip(".,;").strip()
-    value = number.whole(trimmed)
+    value = None if _is_tuple(trimmed) or _FACTORIAL.search(trimmed) else number.whole(trimmed)
     if value is not None and not re.search(r"[A-Za-z]\s*=|\\(?:circ|pi)|°|%", trimmed):
         return Answer(trimmed, value)
     if _prose(trimmed):
         return number.read(plain(trimmed), question)
     compact = tidy(trimmed)
     return Answer(trimmed, compact) if re.search(r"[^\W_]|[∞∅]", compact) else Blank.NOTHING
+
+
+def _is_tuple(text: str) -> bool:
+    """Whether a text is a point or an interval: (1,2) is not 1.2."""
+    return text[:1] in ("(", "[") and text[-1:] in (")", "]") and "," in text
 
 
 def _prose(text: str) -> bool:

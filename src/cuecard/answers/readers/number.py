@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from cuecard.answers.answer import Answer, Blank, Reading, one_of
 from cuecard.answers.text.claims import is_about
-from cuecard.answers.text.language import language_of
+from cuecard.answers.text.language import CJK, language_of
 from cuecard.answers.text.markup import any_of, asserted, before_reasons, pattern, plain, sentences, unquoted
 from cuecard.answers.text.number_words import Numeral
 from cuecard.answers.text.numerals import MOST_NUMERALS, irrational, numerals
@@ -23,19 +23,27 @@ _TIME_OR_DATE = re.compile(r"\d:\d|\b\d{4}-\d\d?-\d\d?\b|\d\s?/\s?\d{1,4}\s?/\s?
 _THAN = any_of("more less fewer greater higher lower larger smaller bigger")
 _BOUND = any_of(
     """at_(?:least|most) over under above below exceed(?:s|ing)? no_(?:more|less) (?:maximum|minimum)_of mindestens
-    höchstens au_moins au_plus al_menos como_máximo"""
+    höchstens au_moins au_plus al_menos como_máximo mehr_als weniger_als über bis_zu plus_d[e'] moins_d[e'] jusqu'à
+    más_de menos_de hasta"""
 )
 _BOUND_BEFORE = pattern(
-    rf"(?:\b{_THAN} than|\b{_BOUND}|(?<!add )(?<!adds )(?<!sums )\bup to|[<>≤≥±]|至少|最多|超过)\s*[$€£]?$",
+    rf"(?:\b{_THAN} than|\b{_BOUND}|(?<!add )(?<!adds )(?<!sums )\bup to|[<>≤≥±]=?|至少|最多|超过|不到"
+    r"|少于|多于|大于|小于|不足|少なくとも|最大で?)\s*[$€£]?$",
 )
 _BOUND_AFTER = pattern(
     rf"\s?\+(?!\s?\d)|\s?[±<>≤≥]|\s+(?:or|oder|ou|o)\s+(?:more|less|fewer|so|above|below|mehr|plus|más)\b"
-    rf"|\s+(?:\w+\s+)?{_THAN} than\b|以上|以下"
+    rf"|\s+(?:\w+\s+)?{_THAN} than\b|[{CJK}]{{0,2}}?(?:以上|以下|以内|未満|未满)"
 )
+_DIFFERENCE = pattern(
+    r"\s+(?!rather\b|other\b)(?:\w+er|less|more \w+) than\b|\s+\w+er als\b|\s+(?:de )?(?:plus|moins)(?: \w+)? que?\b"
+    r"|\s+(?:más|menos)(?: \w+)? que\b"
+)
+"""After a number with a unit: 3 m longer than."""
 _DENIED = pattern(
-    r"(?:\bnot|n't|\brather than|\binstead of|\bneither|\bnor|\bnicht|\bpas)\s+(?:(?:just|exactly|be|equal to)\s+)?$"
-    r"|不是$",
+    r"(?:\bnot|n't|\brather than|\binstead of|\bneither|\bnor|\bnicht|\bpas|\bno (?:son|es|hay))\s+"
+    r"(?:(?:just|exactly|be|equal to|show|contain|include|list|give|mention|cover|have)\s+)?$|不是$",
 )
+_DENIED_AFTER = re.compile(rf"[{CJK}]{{0,2}}?(?:ではな|じゃな|ではあり)")
 
 # 3 + 4 = 7, which makes 7, 7 in total: the result counts, not its parts.
 _MAKES = any_of(
@@ -55,12 +63,17 @@ _PARTS_FOLLOW = pattern(r"[:(（：—–]|\s-\s|,\s(?:of (?:which|whom|them)|na
 """Text between a total and its parts."""
 
 _NONE = pattern(
+    r"(?:es gibt |il n'y en a |hay )?(?:keine[rs]?|keins|aucune?|ningun[ao]|ninguno|nadie|personne|niemand)\W*",
+    r"(?:一[个個辆輛只人台]?[也都])?没有\W*|(?:(?:一[つ人台匹本枚個]も)?(?:あり|い)ません|ゼロ|なし)(?:です)?\W*",
     r"(?:(?:the answer is|there (?:are|is))\s+)?(?:none|nil|nobody|no[ -]one)"
-    r"(?:\s+(?:of\s+(?:them|these|those|the \w+)|is there|in the \w+|is (?:visible|shown|present)))?\W*"
+    r"(?:\s+(?:of\s+(?:them|these|those|the \w+)|is there|in the \w+|is (?:visible|shown|present)))?\W*",
 )
 _NO_SUCH = pattern(
     r"(?:^|\bthere(?:'s| is| are| was| were) |\bi (?:see|count|can see) )(?:no|not any)\s+(?P<thing>\w+)",
     r"\b(?:aren't|isn't|are not|is not) any\s+(?P<any>\w+)",
+    r"\bkeine?[nrms]?\s(?:einzige\w*\s)?(?P<de>\w+)|\b(?:pas|aucune?)\s(?:de\s|d')?(?P<fr>\w+)",
+    r"\bno hay (?:ning\w+ )?(?P<es>\w+)",
+    rf"没有(?P<zh>[{CJK}]{{1,4}}?)(?=\W|$)",
 )
 _COUNTS = pattern(
     r"\b(?:how many|how much|number of|count|wie viele?|combien|cuánt[oa]s?)\b|多少|几|幾|何[人個匹台本枚]|いくつ"
@@ -106,14 +119,19 @@ def _adds_up(claims: list[Reading]) -> bool:
 
 def whole(text: str) -> Fraction | None:
     """The value of a text that consists of a number and its unit; None for other texts."""
+    return quantity(text)[0]
+
+
+def quantity(text: str) -> tuple[Fraction | None, str | None]:
+    """(value, unit) of a text that consists of a number and its unit, if it has one; (None, None) for other texts."""
     if len(text) > _MOST_CHARS:
-        return None
+        return None, None
     reply = unquoted(plain(text))
     found = numerals(reply)
     if len(found) != 1:
-        return None
-    start, end, _ = unit(reply, found[0].start, found[0].end)
-    return found[0].value if (start, end) == (0, len(reply)) else None
+        return None, None
+    start, end, name = unit(reply, found[0].start, found[0].end)
+    return (found[0].value, name) if (start, end) == (0, len(reply)) else (None, None)
 
 
 def unit_of(text: str) -> str | None:
@@ -169,13 +187,20 @@ def _total_of_parts(sentence: str, found: list[Numeral]) -> list[Numeral]:
 
 def _not_denied(sentence: str, found: list[Numeral]) -> Iterator[Numeral]:
     """The numbers that are not denied: 6 in "not 5 but 6"."""
-    return (one for one in found if not _DENIED.search(sentence[max(0, one.start - 30) : one.start]))
+    return (
+        one
+        for one in found
+        if not _DENIED.search(sentence[max(0, one.start - 30) : one.start])
+        and not _DENIED_AFTER.match(sentence, one.end)
+    )
 
 
 def _is_bound(sentence: str, numeral: Numeral) -> bool:
     """Whether the number is only a bound: more than 5, 5+, at least 5."""
     before = sentence[max(0, numeral.start - 20) : numeral.start]
-    return bool(_BOUND_BEFORE.search(before) or _BOUND_AFTER.match(sentence, numeral.end))
+    _, end, name = unit(sentence, numeral.start, numeral.end)
+    differs = name is not None and _DIFFERENCE.match(sentence, end)
+    return bool(_BOUND_BEFORE.search(before) or _BOUND_AFTER.match(sentence, numeral.end) or differs)
 
 
 def _is_label(sentence: str, numeral: Numeral, question: Question) -> bool:
@@ -200,8 +225,8 @@ def _label(text: str, numeral: Numeral) -> tuple[str, Fraction | None] | None:
 def _none_of(sentence: str, question: Question) -> str | None:
     """Words that deny the presence of what the question counts: "no red" for "How many red digits …"."""
     for found in _NO_SUCH.finditer(sentence):
-        thing = (found["thing"] or found["any"]).lower()
-        if f" {thing}" in _spaced_words(question.text):
+        thing = next(group for group in found.groups() if group is not None).lower()
+        if f" {thing}" in _spaced_words(question.text) or (found["zh"] and thing in question.text):
             return found.group().strip()
     return None
 

@@ -124,10 +124,11 @@ _NO = """no nope nah nein non não nao nee нет нету ні hayır όχι ne
 いいえ いえ 不是 不对 不對 没有 沒有 错误 錯誤 아니요 아니오 아뇨 아니에요 아닙니다 لا خیر नहीं নাহ্ نہیں না இல்லை ไม่ใช่"""
 # Words with other meanings ("Da der Ball rot ist …", 네 개: four): only alone, or before punctuation.
 _YES_ALONE = """true correct right indeed affirmative absolutely definitely certainly exactly precisely sure
-t y si sì jo da ya tak ano 是 对 對 有 会 能 可以 真 네 예 wahr richtig stimmt vrai verdadero cierto vero certo
+t y si sì jo da ya tak ano 是 对 對 有 会 能 可以 真 います あります いる 네 예
+wahr richtig stimmt vrai verdadero cierto vero certo
 verdadeiro waar juist верно правда صحيح सही đúng có doğru"""
 _NO_ALONE = """false incorrect wrong negative never untrue
-f n ne nie nem nu ei tidak bukan không לא ไม่ 不 没 無 无 否 假 不会 不能 不可以
+f n ne nie nem nu ei tidak bukan không לא ไม่ 不 没 無 无 否 假 不会 不能 不可以 いません ありません いない
 falsch faux falso falsa onwaar onjuist неверно ложь 거짓 خطأ خاطئ गलत sai yanlış"""
 
 _CLEAR = {**dict.fromkeys(_YES.split(), True), **dict.fromkeys(_NO.split(), False)}
@@ -145,10 +146,11 @@ _DONT_KNOW = pattern(r"\s*(?:sé|so\b|sei|lo sé|أعرف|أدري|أستطيع|
 _SURELY = any_of("certainly definitely absolutely of_course clearly obviously probably most_likely likely surely")
 _TRUE = r"(?:true|correct|right|the case|so)\b"
 _SURELY_NOT = pattern(
-    rf"(?:{_SURELY}|i guess|maybe) not\b|not that i (?:can|could) |not (?:really|at all|quite|{_TRUE})|i (?:don't"
-    rf"|do not) think so\b",
-    rf"(?:that|it|this|which)(?:'s| is| was) (?:not {_TRUE}|(?:false|incorrect|wrong|untrue)\b)",
-    rf"(?:that|it|this) (?:isn't|wasn't) {_TRUE}",
+    rf"(?:{_SURELY}|i guess|maybe) not\b|not that i (?:can|could) "
+    rf"|not (?:really|at all|quite|{_TRUE}(?! that\b))|i (?:don't|do not) think so\b",
+    r"(?:i (?:don't|do not|can't|cannot) (?:see|find|spot) (?:one|any)\b|ich sehe keine[nrs]?\b)(?=\W*$)",
+    rf"(?:that|it|this|which)(?:'s| is| was) (?:not {_TRUE}|(?:false|incorrect|wrong|untrue)\b)(?!\s(?:that|to)\b)",
+    rf"(?:that|it|this) (?:isn't|wasn't) {_TRUE}(?! that\b)",
 )
 _SO = pattern(rf"i (?:think|believe|guess) so\b|(?:that|it|this)(?:'s| is) {_TRUE}")
 _SUBJECT = any_of("it this that there they he she these those you we i")
@@ -246,6 +248,10 @@ _ASKS_KIND = pattern(
     r"\b(?:what|which) (?:colou?r|brand|kind|type|make|size|shape|material|breed)"
     r" (?:is|of) (?:the|this|that) (?P<noun>\w+)"
 )
+_DENIES_WORDS = pattern(
+    r"^(?:it|this|that|the \w+(?: \w+)?) (?:does not|doesn't|do not|did not|didn't) (?:say|read|show|display)\b"
+)
+_BUT_SAYS = pattern(r"[,;]\s(?:but\s)?(?P<says>it\s(?:says|reads|shows|displays)\s.+)")
 _LABEL = re.compile(r"(?:the )?(\w+)\s?:\s+(?=\S)", re.IGNORECASE)
 _SAYS = pattern(r"\b(?:says?|reads?|written|printed|displays?|text|words?)\b")
 _ASKS_WORDS = pattern(r"\b(?:say|says|read|reads|written|printed|word|text|title|sign|label)\b")
@@ -299,6 +305,12 @@ def read_short_text(text: str, question: Question) -> Reading:
     phrase = phrase[polite.end() if polite else 0 :]
     phrase = answerable(phrase) if normalise(phrase) else phrase
     parts = [before_reasons(part) for part in asserted(sentences(phrase))]
+    if parts and all(_DENIES_WORDS.search(part) for part in parts):
+        contrast = _BUT_SAYS.search(parts[0]) if len(parts) == 1 else None
+        if contrast is None:
+            return Blank.UNCLEAR
+        parts = [contrast["says"]]
+    parts = [part for part in parts if not _DENIES_WORDS.search(part)] or parts
     if not parts or not_given(_QUOTED.sub("", phrase)):
         return Blank.UNCLEAR
     if _ASKS_WORDS.search(question.text) and len(set(_QUOTED.findall(phrase))) == 1:

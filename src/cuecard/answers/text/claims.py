@@ -215,6 +215,17 @@ def _spans(words: Sequence[str], sought: Sequence[str]) -> list[tuple[int, int]]
 _ARTICLE = re.compile(r"(?:d(?:er|ie|as|en|em)|eine?[nmrs]?|une?|l[ae]s?|el|una|los|las)")
 
 
+_NEAR = 8
+_KANJI, _KANA = re.compile(r"[\u3400-\u9fff]"), re.compile(r"[\u3040-\u309f]")
+
+
+def _within_word(words: Sequence[str], start: int, end: int) -> bool:
+    """Whether a single Chinese character is part of a longer Japanese word: the 白 of 面白い."""
+    if end - start != 1 or not start or not (_KANJI.fullmatch(words[start]) and _KANJI.fullmatch(words[start - 1])):
+        return False
+    return any(map(_KANA.fullmatch, words[max(0, start - _NEAR) : end + _NEAR]))
+
+
 def _denied(words: Sequence[str], since: int, start: int, end: int) -> bool:
     before, after = list(words[since:start]), list(words[end : end + 2])
     if "but" in before:
@@ -224,6 +235,10 @@ def _denied(words: Sequence[str], since: int, start: int, end: int) -> bool:
         ["unlike"],
         ["statt"],
     ):
+        return True
+    if before[-1:] == ["noch"] and "weder" in words[:start]:
+        return True
+    if _within_word(words, start, end):
         return True
     if _NEVER_CJK.search("".join(before)) or _NOT_CJK.match("".join(words[end : end + 7])):
         return True

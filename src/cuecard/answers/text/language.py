@@ -13,11 +13,11 @@ _MOST_CHARS = 2_000
 _COMMON = {
     "en": "the is are was a of and in to that this it there not how what which many answer so i image picture",
     "de": """der die das ist sind ein eine einen und nicht es ich im auf den dem zu mit wie viele welche was antwort
-    also kein keine bild sehen insgesamt beträgt kostet""",
+    also kein keine bild sehen insgesamt beträgt kostet heißt lautet""",
     "fr": """le la les est sont un une et pas des du il elle sur dans ce c'est que combien quel quelle réponse donc je
-    y au l'image voit""",
+    y au l'image voit comment s'appelle""",
     "es": """el la los las es son un una y no de en que hay del por se cuántos cuántas cuál qué respuesta imagen lo su
-    está al""",
+    está al cómo llama se""",
 }
 _LANGUAGES = {code: frozenset(words.split()) for code, words in _COMMON.items()}
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")

@@ -39,7 +39,7 @@ _MARKDOWN = (
     (re.compile(r"^[ \t]{0,8}(?:#{1,6}|>(?![ \t]+\d)|[-*•→✅➡])[ \t]+", re.MULTILINE), ""),
     (re.compile(r"^[ \t]*\||\|[ \t]*$", re.MULTILINE), ""),
     (re.compile(r"(?<![A-Za-z0-9_])_(?![\s_])([^_\n]{1,80})(?<!\s)_(?![A-Za-z0-9_])"), r"\1"),
-    (re.compile(r"\*{1,3}(?=\S)|(?<=\S)\*{1,3}|`{1,3}|(?<![A-Za-z0-9])__|__(?![A-Za-z0-9])"), ""),
+    (re.compile(r"(?<!\d)\*{1,3}(?=\S)|(?<=\S)\*{1,3}(?!\d)|`{1,3}|(?<![A-Za-z0-9])__|__(?![A-Za-z0-9])"), ""),
 )
 _REASONS = re.compile(
     r"(?:,|(?<![\s,]))\s++(?:because|since|given that|due to|as (?:it|there|the|this|that|they)"

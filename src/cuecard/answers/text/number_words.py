@@ -1,9 +1,9 @@
-"""Number words: English with fractions and dozens; German, French, Spanish up to 100; Chinese and Japanese."""
+"""Number words: English with fractions and dozens; German, French and Spanish; Chinese and Japanese."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -118,6 +118,7 @@ _FRENCH_TENS = "vingt trente quarante cinquante soixante"
 _SPANISH_UNITS = """cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince dieciséis
 diecisiete dieciocho diecinueve veinte veintiuno veintidós veintitrés veinticuatro veinticinco veintiséis veintisiete
 veintiocho veintinueve"""
+_SPANISH_HUNDREDS = "doscient trescient cuatrocient quinient seiscient setecient ochocient novecient"
 _SPANISH_TENS = "treinta cuarenta cincuenta sesenta setenta ochenta noventa"
 
 
@@ -126,7 +127,7 @@ def _german() -> dict[str, int]:
     for at, ten in enumerate(_GERMAN_TENS.split(), start=2):
         joined = ["", "ein", *units[2:10]]
         words |= {ten: 10 * at, **{f"{joined[unit]}und{ten}": 10 * at + unit for unit in range(1, 10)}}
-    return {**words, "hundert": 100}
+    return words
 
 
 def _french() -> dict[str, int]:
@@ -134,7 +135,7 @@ def _french() -> dict[str, int]:
     for at, ten in enumerate(_FRENCH_TENS.split(), start=2):
         words |= {ten: 10 * at, f"{ten} et un": 10 * at + 1, f"{ten} et une": 10 * at + 1}
         words |= {f"{ten}-{units[unit]}": 10 * at + unit for unit in range(1, 20 if at == 6 else 10)}
-    words |= {"soixante et onze": 71, "quatre-vingts": 80, "cent": 100}
+    words |= {"soixante et onze": 71, "quatre-vingts": 80, "quatre-vingt": 80}
     words |= {f"quatre-vingt-{word}": 80 + value for value, word in enumerate(units) if value}
     return {word: value for word, value in words.items() if value != 1}
 
@@ -144,7 +145,9 @@ def _spanish() -> dict[str, int]:
     for at, ten in enumerate(_SPANISH_TENS.split(), start=3):
         words |= {ten: 10 * at, f"{ten} y una": 10 * at + 1, f"{ten} y un": 10 * at + 1}
         words |= {f"{ten} y {units[unit]}": 10 * at + unit for unit in range(1, 10)}
-    return {**words, "veintiuna": 21, "veintiún": 21, "cien": 100}
+    for at, hundred in enumerate(_SPANISH_HUNDREDS.split(), start=2):
+        words |= {f"{hundred}os": 100 * at, f"{hundred}as": 100 * at}
+    return {**words, "veintiuna": 21, "veintiún": 21}
 
 
 def _numbered(words: str) -> dict[str, int]:
@@ -152,17 +155,73 @@ def _numbered(words: str) -> dict[str, int]:
 
 
 _ABROAD = {"de": _german(), "fr": _french(), "es": _spanish()}
+_STEPS_ABROAD: dict[str, dict[str, int]] = {
+    "de": {"hundert": 100, "tausend": 10**3, "million": 10**6, "millionen": 10**6, "milliarden": 10**9},
+    "fr": {"cent": 100, "cents": 100, "mille": 10**3, "million": 10**6, "millions": 10**6, "milliards": 10**9},
+    "es": {"cien": 100, "ciento": 100, "mil": 10**3, "millón": 10**6, "millones": 10**6},
+}
+_ALONE_ABROAD: dict[str, dict[str, Fraction]] = {
+    "de": {"anderthalb": Fraction(3, 2), "ein dutzend": Fraction(12), "ein halbes dutzend": Fraction(6)},
+    "fr": {"une douzaine": Fraction(12), "une demi-douzaine": Fraction(6)},
+    "es": {"una docena": Fraction(12), "media docena": Fraction(6)},
+}
+_ARTICLES = {"de": "eine?", "fr": "une?", "es": "una?"}
+_BETWEEN = {"de": r"(?:und|\s)?", "fr": r"[\s-]", "es": r"\s"}
+_HALF_MORE = {"de": "(?!)", "fr": r"\set\sdemie?", "es": r"\sy\smedi[oa]"}
+
+
+def _either(words: Iterable[str]) -> str:
+    return "|".join(sorted(words, key=len, reverse=True))
+
+
+def _token_abroad(code: str) -> str:
+    article = rf"{_ARTICLES[code]}(?=\s?(?:{_either(_STEPS_ABROAD[code])})\b)"
+    return rf"(?:{_either([*_ABROAD[code], *_STEPS_ABROAD[code]])}|{article})"
+
+
+_TOKENS_ABROAD = {code: pattern(_token_abroad(code)) for code in _ABROAD}
 _FORMS = {
-    code: pattern(rf"(?<![\w-])(?:{'|'.join(sorted(words, key=len, reverse=True))})(?![\w-])")
-    for code, words in _ABROAD.items()
+    code: pattern(
+        rf"(?<![\w-])(?:(?P<alone>{_either(_ALONE_ABROAD[code])})"
+        rf"|{_token_abroad(code)}(?:{_BETWEEN[code]}{_token_abroad(code)}){{0,12}}(?P<half>{_HALF_MORE[code]})?)(?![\w-])"
+    )
+    for code in _ABROAD
 }
 
 
 def abroad(text: str, language: str) -> Iterator[Numeral]:
-    """Numbers up to 100 in German, French or Spanish words, without "ein", "un" and "una", which are articles too."""
-    if language in _FORMS:
-        for found in _FORMS[language].finditer(text):
-            yield Numeral(found.start(), found.end(), Fraction(_ABROAD[language][found.group().lower()]))
+    """Numbers in German, French or Spanish words, without "ein", "un" and "una" alone, which are articles too."""
+    if language not in _FORMS:
+        return
+    for found in _FORMS[language].finditer(text):
+        words = found.group().lower()
+        if found["alone"]:
+            yield Numeral(found.start(), found.end(), _ALONE_ABROAD[language][words])
+            continue
+        end = found.start("half") - found.start() if found["half"] else len(words)
+        yield Numeral(found.start(), found.end(), _composed(words[:end], language, bool(found["half"])))
+
+
+def _composed(words: str, language: str, half: bool) -> Fraction | None:
+    """The value of words like "dos mil quinientos"; None for a sequence that is no number, like "dos tres"."""
+    total = group = 0
+    step, lowest = 1, 10**12
+    for word in _TOKENS_ABROAD[language].findall(words):
+        step = _STEPS_ABROAD[language].get(word, 1)
+        if step == 100:
+            if group > 9:
+                return None
+            group = (group or 1) * 100
+        elif step > 100:
+            if step >= lowest:
+                return None
+            total, group, lowest = total + (group or 1) * step, 0, step
+        else:
+            value = _ABROAD[language].get(word, 1)
+            if group % 100 or (group and value >= 100):
+                return None
+            group += value
+    return Fraction(total + group) + (Fraction(step, 2) if half else 0)
 
 
 # --- Chinese and Japanese ---------------------------------------------------------------------------------------------
@@ -173,22 +232,41 @@ _MYRIADS = {"万": 10**4, "萬": 10**4, "億": 10**8, "亿": 10**8}
 _COUNTED = "个個人名位只隻匹頭头条條本枚台辆輛张張冊杯件块塊元円歳岁年月日点點度回倍种種层階时時分秒米つ字把顆颗棵株朵"
 _ALL = "".join([*_KANJI, *_STEPS, *_MYRIADS])
 _NUMBER_CHARS = rf"(?:\d[\d.,]*(?:\s?[{''.join([*_STEPS, *_MYRIADS])}]\d{{0,4}})+|[{_ALL}]+)"
+_OF_PARTS = re.compile(
+    rf"(?P<below>[{_ALL}]{{1,8}}|\d{{1,4}})分之(?P<above>[{_ALL}点]{{1,12}}|\d{{1,9}}(?:\.\d{{1,9}})?)"
+)
 _CJK_NUMBER = re.compile(
     rf"(?<!\d[.,])(?<![第統统唯之{_ALL}\d])(?P<body>[-负負]?{_NUMBER_CHARS})"
     rf"(?=[{_COUNTED}]|分[钟鐘間]|です|でし|だ|で|に|と|的|[或和かま]|[^{CJK}]|$)(?!つ目|个月前)"
 )
 _TOKEN = re.compile(r"\d[\d.,]*|.")
+_TWO_IN_A_ROW = re.compile("[一二三四五六七八两兩][二三四五六七八九](?![零〇一二三四五六七八九])")
+"""两三个 and 七八十: about two or three, about seventy or eighty; 一九四五 is a year."""
+_LONGEST_ESTIMATE = 3
 
 
 def cjk(text: str) -> Iterator[Numeral]:
     """Numbers with Chinese numerals, alone or before a counter: 二十三, 3万5千, 1.2億; not the 一 of 一共."""
+    for found in _OF_PARTS.finditer(text):
+        yield Numeral(found.start(), found.end(), _ratio(found["below"], found["above"]))
     for found in _CJK_NUMBER.finditer(text):
         yield Numeral(found.start(), found.end(), _kanji_value(found["body"]))
+
+
+def _ratio(below: str, above: str) -> Fraction | None:
+    """5 for 百分之五, five per cent, and 1/3 for 三分之一."""
+    value = Fraction(above) if above[0].isdigit() else None if "点" in above else _kanji_value(above)
+    if below == "百" or value is None:
+        return value
+    parts = Fraction(below) if below.isdigit() else _kanji_value(below)
+    return value / parts if parts else None
 
 
 def _kanji_value(body: str) -> Fraction | None:
     sign, body = (-1, body[1:]) if body[0] in "-负負" else (1, body)
     if len(body) > MOST_DIGITS:
+        return None
+    if _TWO_IN_A_ROW.search(body) and len(body) <= _LONGEST_ESTIMATE:
         return None
     if all(char in _KANJI for char in body):
         return sign * Fraction(int("".join(str(_KANJI[char]) for char in body)))

@@ -21,6 +21,7 @@ _MAGNITUDES = {
     "k": 10**3,
     "K": 10**3,
     "M": 10**6,
+    "B": 10**9,
     "bn": 10**9,
     "mn": 10**6,
     "cr": 10**7,
@@ -43,7 +44,7 @@ _DIGITS = re.compile(
     rf"|(?P<body>{_BODY})"
     r"(?:\s?[x×*·]\s?10\s?\^\s?\{?(?P<tens>[+-]?\d+)\}?|[eE](?P<e>[+-]?\d+)(?!\w)|\^\{?(?P<power>[+-]?\d+)\}?)?"
     r"(?:\s?[/⁄]\s?(?P<denominator>\d{1,12})(?![\d/.,]{0,20}\d))?"
-    rf"(?P<magnitude>(?:\s?(?i:{_LONG})s?\b){{1,2}}\.?|\s?(?:bn|mn|cr)\b|[kKM]\b(?![-/²]))?)"
+    rf"(?P<magnitude>(?:\s?(?i:{_LONG})s?\b){{1,2}}\.?|\s?(?:bn|mn|cr)\b|[kKMB]\b(?![-/²]))?)"
 )
 _SAID = any_of(
     """is are was be of to at by about say says gives yields makes equals exactly answer ist lautet beträgt bei sind auf

@@ -33,12 +33,23 @@ _CLAUSES = re.compile(
     r"[,;:、，；。—–]|\b(?:but|though|while|aber|sondern|mais|pero|sino)\b|(?:而|但|只)", re.IGNORECASE
 )
 _NO_LATIN = pattern(
-    r"\b(?:no|not|cannot|none|never|neither|nor|without|absent|missing|lacks?|kein\w*|nicht|weder|ohne|ne|pas|ni|aucune?"
+    r"\b(?:no|not|nothing|nowhere|cannot|none|never|neither|nor|without|absen(?:t|ce)|missing|lacks?|fails? to"
+    r"|kein\w*|nicht|weder|ohne|ne|pas|ni|aucune?"
     r"|sans|ningun\w*|ningún|sin)\b|n't\b|\bn'(?=y|est|a)"
 )
 _NO_CJK = re.compile("[没沒不无無]|いません|ありません|ない|見えません")
+_SURE = pattern(
+    r"\b(?:(?:there(?:'s| is) )?no|without(?: a| any)?|beyond(?: a| any)?) (?:doubt|question)\b|\bno reason to doubt\b"
+    r"|\bohne (?:jeden )?zweifel\b|\bsans (?:aucun )?doute\b|\bsin (?:ninguna |lugar a )?dudas?\b|\bnot only\b"
+)
+"""Denials that affirm what they stand in."""
+_OTHER_THAN = pattern(
+    r"\b(?:every|any)(?:thing|one|body) (?:but|except)\b|\b(?:instead of|rather than|all but|except|other than)\b"
+)
+_DENIES_A_DENIAL = pattern(r"\b(?:not (?:true|the case|correct)|false|wrong|untrue) (?:that|to say)\b")
 HEDGED = pattern(
-    r"\b(?:might|may|maybe|perhaps|possibly|could|whether|if|unclear|unsure|should|would|vielleicht|könnte|ob|peut-être"
+    r"\b(?:hardly|barely|scarcely|doubt|doubtful|used to"
+    r"|might|may|maybe|perhaps|possibly|could|whether|if|unclear|unsure|should|would|vielleicht|könnte|ob|peut-être"
     r"|quizás|podría|si)\b|可能|也许|是否|かもしれ|\bcannot (?:tell|say|determine|be)|\b(?:hard|impossible|unable) to"
 )
 
@@ -49,7 +60,10 @@ def presence(sentence: str, question: str) -> bool | None:
     It affirms with the words of the question in their order, and denies with the first of them, its noun.
     """
     sought = _sought(question)
-    if not sought or HEDGED.search(sentence):
+    sentence = _SURE.sub(" ", sentence)
+    if not sought or HEDGED.search(sentence) or _OTHER_THAN.search(sentence):
+        return None
+    if (outer := _DENIES_A_DENIAL.search(sentence)) and _NO_LATIN.search(sentence, outer.end()):
         return None
     verdicts = set[bool]()
     for clause in _CLAUSES.split(sentence):
