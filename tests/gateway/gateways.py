@@ -14,7 +14,9 @@ import uvicorn
 
 from cuecard.domain.call import Mode
 from cuecard.gateway.admission.connections import LimitedProtocol
-from cuecard.gateway.admission.keys import Gate, Key
+from cuecard.gateway.admission.gate import Gate
+from cuecard.gateway.admission.keys import Key
+from cuecard.gateway.admission.local_state import LocalState
 from cuecard.gateway.app import AppSettings, application
 from cuecard.gateway.config.config import GatewaySettings, ImageSettings
 from cuecard.gateway.pairs import Pairs, Reloader
@@ -85,7 +87,7 @@ async def gateway(
     **settings: Any,
 ) -> AsyncIterator[openai.AsyncOpenAI]:
     """A client of a gateway that listens on 127.0.0.1."""
-    pairs, gate = pairs or Pairs([service(models or agreeing(), **settings)]), gate or Gate(keys, clock)
+    pairs, gate = pairs or Pairs([service(models or agreeing(), **settings)]), gate or Gate(keys, LocalState(clock))
     kept: dict[str, Any] = {"fetcher": fetcher, "traces": traces, "journal": journal}
     kept |= {"hosts": hosts, "reloader": reloader, "tell": tell}
     server = GatewaySettings(most_body_mib=most_mib, ping_s=ping_s, origins=list(origins))

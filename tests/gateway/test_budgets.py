@@ -9,7 +9,11 @@ import pytest
 from gateways import COUNT, gateway
 
 from cuecard.domain.errors import BadInput, BudgetUsed, Unauthorised
-from cuecard.gateway.admission.keys import Budget, BudgetLedger, Gate, Key, digest
+from cuecard.gateway.admission.gate import Gate
+from cuecard.gateway.admission.keys import Key, digest
+from cuecard.gateway.admission.ledger import Budget, BudgetLedger
+from cuecard.gateway.admission.local_state import LocalState
+from cuecard.gateway.admission.state import Amount
 
 pytestmark = pytest.mark.timeout(20)
 SECRET = "cue-of-the-tests"
@@ -31,11 +35,15 @@ def key(**settings) -> Key:
 
 
 def gate(ledger: BudgetLedger, **settings) -> Gate:
-    return Gate([key(**settings)], lambda: 0.0, ledger)
+    return Gate([key(**settings)], LocalState(ledger=ledger))
 
 
 def client(gate: Gate):
     return gate.known(f"Bearer {SECRET}")
+
+
+async def spend(client, used: Amount) -> None:
+    (await client.reserve(used)).settle(used)
 
 
 @pytest.mark.parametrize(
@@ -46,35 +54,35 @@ def client(gate: Gate):
         (Budget.TOKENS_PER_MONTH, "2026-02-01T00:00:00Z"),
     ],
 )
-def test_a_key_over_its_budget_is_refused_until_the_period_ends(budget, resets):
+async def test_a_key_over_its_budget_is_refused_until_the_period_ends(budget, resets):
     clock = Clock()
     team = client(gate(BudgetLedger(now=clock), **{budget: 100}))
-    team.enter()
-    team.spend(100, cost=100.0)
+    await team.enter()
+    await spend(team, Amount(100, 100.0))
     with pytest.raises(BudgetUsed, match=resets) as refused:
-        team.enter()
+        await team.enter()
     assert refused.value.http_status == 429
     assert refused.value.retry_after_s == pytest.approx(12 * 3600)
     clock.at += timedelta(hours=12)
-    team.enter()
+    await team.enter()
 
 
-def test_a_month_does_not_end_with_the_day():
+async def test_a_month_does_not_end_with_the_day():
     clock = Clock(datetime(2026, 3, 1, tzinfo=UTC))
     team = client(gate(BudgetLedger(now=clock), tokens_per_month=100))
-    team.spend(100)
+    await spend(team, Amount(100))
     clock.at += timedelta(days=30)
     with pytest.raises(BudgetUsed, match="2026-04-01"):
-        team.enter()
+        await team.enter()
 
 
 async def test_what_was_used_survives_a_restart(tmp_path):
     file, limit = tmp_path / "budgets.json", {"tokens_per_day": 100}
     before = BudgetLedger(file, Clock())
-    client(gate(before, **limit)).spend(100)
+    await spend(client(gate(before, **limit)), Amount(100))
     await before.keep()
     with pytest.raises(BudgetUsed):
-        client(gate(BudgetLedger(file, Clock()), **limit)).enter()
+        await client(gate(BudgetLedger(file, Clock()), **limit)).enter()
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"version": 9, "used": {}}', '{"version": 1, "used": {"a": {"b": 1}}}'])
@@ -96,7 +104,7 @@ def test_a_key_that_has_expired_is_not_let_in():
 
 
 async def test_a_request_that_follows_one_that_used_the_budget_up_is_429():
-    entrance = Gate([key(tokens_per_day=1)], lambda: 0.0, BudgetLedger(now=Clock()))
+    entrance = Gate([key(tokens_per_day=1)], LocalState(ledger=BudgetLedger(now=Clock())))
     async with gateway(gate=entrance) as plain:
         asking = plain.with_options(api_key=SECRET)
         question = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}

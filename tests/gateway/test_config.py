@@ -122,3 +122,31 @@ def test_an_unknown_family_is_refused_before_any_call(tmp_path):
     result = "version = 1\n[small]\nmodel = 'http://a/v1#x'\nfamily = 'qwen3'\n[large]\nmodel = 'http://b/v1#y'\n"
     with pytest.raises(BadInput, match="no model family 'qwen3'"):
         config_file.read(written(result, tmp_path))
+
+
+def test_a_shared_state_keeps_budgets_instead_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("KEY_OF_THREE", "s3cret")
+    monkeypatch.setenv("REDIS", "redis://:s3cret@state:6379/0")
+    keyed = f'{PAIR}[[keys]]\nname = "a"\nsha256 = "{"0" * 64}"\ntokens_per_day = 9\n'
+    with pytest.raises(BadInput, match=r"url under \[state\]"):
+        config_file.read(written(keyed, tmp_path))
+    found = config_file.read(written(f'{keyed}[state]\nurl = "${{REDIS}}"\n', tmp_path))
+    assert (found.state.url, found.state.on_failure) == ("redis://:s3cret@state:6379/0", "refuse")
+    assert found.ledger_path is None
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ('url = "http://:s3cret@state:6379"', "state.url: it begins with none of redis://, rediss://, unix://"),
+        ('on_failure = "wait"', "state.on_failure: input should be 'refuse' or 'allow'"),
+        ("timeout_s = 0", "state.timeout_s: input should be greater than 0"),
+        ("lease = 1", "unknown key state.lease (did you mean lease_s?)"),
+    ],
+)
+def test_a_wrong_setting_of_the_state_gives_one_line_without_the_password(line, error, tmp_path, monkeypatch):
+    monkeypatch.setenv("KEY_OF_THREE", "s3cret")
+    with pytest.raises(BadInput) as refused:
+        config_file.read(written(f"{PAIR}[state]\n{line}\n", tmp_path))
+    assert error in str(refused.value)
+    assert "s3cret" not in str(refused.value)

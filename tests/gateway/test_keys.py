@@ -9,7 +9,10 @@ import pytest
 from gateways import COUNT, gateway
 
 from cuecard.domain.errors import RateLimited, Unauthorised
-from cuecard.gateway.admission.keys import Gate, Key, digest, make
+from cuecard.gateway.admission.gate import Gate
+from cuecard.gateway.admission.keys import Key, digest, make
+from cuecard.gateway.admission.local_state import LocalState
+from cuecard.gateway.admission.state import Amount
 
 ASKED: dict[str, Any] = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
 SECRET = "cue-of-the-tests"
@@ -31,39 +34,39 @@ def test_a_new_key_is_long_and_only_its_hash_is_kept():
 
 
 def test_without_keys_every_request_is_admitted():
-    assert Gate([], Clock()).known(None).headers() == {}
+    assert Gate([]).known(None).headers() == {}
 
 
 @pytest.mark.parametrize("given", [None, "", "Bearer", "Bearer  ", "Basic cue-of-the-tests", "Bearer cue-of-others"])
 def test_a_request_without_a_key_is_refused(given):
     with pytest.raises(Unauthorised):
-        Gate([Key(name="app", sha256=digest(SECRET))], Clock()).known(given)
+        Gate([Key(name="app", sha256=digest(SECRET))], LocalState(Clock())).known(given)
 
 
-def test_requests_a_minute_refill_steadily():
+async def test_requests_a_minute_refill_steadily():
     clock = Clock()
-    gate = Gate([Key(name="app", sha256=digest(SECRET), requests_per_minute=2)], clock)
+    gate = Gate([Key(name="app", sha256=digest(SECRET), requests_per_minute=2)], LocalState(clock))
     client = gate.known(f"Bearer {SECRET}")
     for left in ("1", "0"):
-        client.enter()
+        await client.enter()
         assert client.headers()["x-ratelimit-remaining-requests"] == left
     with pytest.raises(RateLimited) as limited:
-        client.enter()
+        await client.enter()
     assert limited.value.retry_after_s == pytest.approx(30)
     clock.now += 30
-    client.enter()
+    await client.enter()
 
 
-def test_tokens_are_charged_at_the_end_and_may_overdraw():
+async def test_tokens_are_charged_at_the_end_and_may_overdraw():
     clock = Clock()
-    gate = Gate([Key(name="app", sha256=digest(SECRET), tokens_per_minute=600)], clock)
+    gate = Gate([Key(name="app", sha256=digest(SECRET), tokens_per_minute=600)], LocalState(clock))
     client = gate.known(f"Bearer {SECRET}")
-    client.enter()
-    client.spend(900)
+    await client.enter()
+    (await client.reserve(Amount())).settle(Amount(900))
     with pytest.raises(RateLimited, match="600 tokens a minute"):
-        client.enter()
+        await client.enter()
     clock.now += 31
-    client.enter()
+    await client.enter()
 
 
 async def test_a_client_with_a_key_is_admitted_and_sees_what_is_left():

@@ -12,7 +12,8 @@ import httpx2
 import pytest
 from gateways import COUNT, gateway
 
-from cuecard.gateway.admission.keys import Gate, digest
+from cuecard.gateway.admission.gate import Gate
+from cuecard.gateway.admission.keys import digest
 from cuecard.gateway.config.config import read
 from cuecard.gateway.pairs import Pairs, Reloader
 from cuecard.testing.mock_server import MockServer
@@ -57,7 +58,7 @@ async def following(tmp_path: Path, text: str) -> AsyncIterator[Running]:
     file, lines = tmp_path / "cuecard.toml", list[str]()
     file.write_text(text)
     config = read(file)
-    pairs, gate = Pairs.configured(config), Gate(config.keys, lambda: 0.0)
+    pairs, gate = Pairs.configured(config), Gate(config.keys)
     reloader = Reloader(file, lambda: read(file), config, pairs, gate, tell=lines.append, poll_s=0.05)
     async with gateway(pairs=pairs, gate=gate, reloader=reloader) as client:
         root = str(client.base_url).removesuffix("v1/")

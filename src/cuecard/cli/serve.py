@@ -6,7 +6,6 @@ import gc
 import os
 import socket
 import sys
-import time
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from cuecard.models import spec
 from cuecard.strategies.acceptance_rules import one_model
 
 if TYPE_CHECKING:
+    from cuecard.gateway.admission.state import LimitState
     from cuecard.gateway.config.config import Config
     from cuecard.gateway.pairs import Pairs
     from cuecard.gateway.telemetry.traces import Traces
@@ -49,7 +49,7 @@ def serve(
     import uvicorn
 
     from cuecard.gateway.admission.connections import LimitedProtocol, is_loopback
-    from cuecard.gateway.admission.keys import BudgetLedger, Gate
+    from cuecard.gateway.admission.gate import Gate
     from cuecard.gateway.app import AppSettings, application
     from cuecard.gateway.audit import Audit
     from cuecard.gateway.pairs import Pairs, Reloader
@@ -62,7 +62,7 @@ def serve(
     if not (chosen.keys or chosen.server.open or is_loopback(at)):
         raise BadInput(f"{at} is open to others, and there are no API keys", "`cuecard key` makes one for cuecard.toml")
     with telling_what_is_kept(partial(_kept, chosen)), closing(_listener(at, on)) as listener:
-        gate = Gate(chosen.keys, time.monotonic, ledger=BudgetLedger(chosen.ledger_path))
+        gate = Gate(chosen.keys, _state(chosen))
         pairs = Pairs.configured(chosen)
         _announce(pairs, _root(listener))
         say, read = partial(print, file=sys.stderr, flush=True), partial(_chosen, config, small, large)
@@ -88,6 +88,19 @@ def serve(
         gc.collect()
         gc.freeze()  # long-lived objects need no further collection
         uvicorn.Server(served).run(sockets=[listener])
+
+
+def _state(chosen: Config) -> LimitState:
+    """Where the limits of keys are counted. Raises BadInput, MissingExtra."""
+    from cuecard.gateway.admission.ledger import BudgetLedger
+    from cuecard.gateway.admission.local_state import LocalState
+    from cuecard.gateway.admission.shared_state import SharedState
+
+    settings = chosen.state
+    if settings.url is None:
+        return LocalState(ledger=BudgetLedger(chosen.ledger_path))
+    own = settings.model_dump(include={"timeout_s", "lease_s", "prefix"})
+    return SharedState(settings.url, allow=settings.on_failure == "allow", **own)
 
 
 def _kept(chosen: Config) -> str:

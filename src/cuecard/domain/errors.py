@@ -94,6 +94,18 @@ class BudgetUsed(RateLimited):
     code, hint = "budget_exceeded", "wait until it resets"
 
 
+class BudgetReserved(RateLimited):
+    """Running requests have reserved what is left of a client's budget."""
+
+    hint = "try again when they have ended"
+
+
+class StateUnavailable(CuecardError):
+    """The server of the state that gateways share cannot be reached."""
+
+    retryable, http_status, hint = True, 503, "try again in a few seconds"
+
+
 class PairForbidden(BadInput):
     """An API key is not allowed to use the requested pair."""
 
@@ -184,6 +196,12 @@ class CostLimit(ModelError):
     """The worst-case cost of the next call exceeds what is left of the request's limit."""
 
     http_status, code, hint = 402, "max_cost_exceeded", "allow more by max_cost, or ask for fewer tokens"
+
+
+class BudgetReached(ModelError):
+    """The worst case of the next call exceeds what is left of the client's budget."""
+
+    http_status, code, hint = 429, "budget_exceeded", "wait until the budget resets, or ask for fewer tokens"
 
 
 class BrokenStream(ModelError):

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -37,7 +36,7 @@ from starlette.staticfiles import StaticFiles
 
 from cuecard.domain.errors import BadInput, BudgetUsed, CuecardError, Unauthorised, WrongForm
 from cuecard.gateway.admission.connections import EXPOSED, ClientGone, CloseUnread, OriginCheck
-from cuecard.gateway.admission.keys import Gate
+from cuecard.gateway.admission.gate import Gate
 from cuecard.gateway.audit import Audit
 from cuecard.gateway.config.config import AuditSettings, GatewaySettings, ImageSettings
 from cuecard.gateway.endpoints import CHAT, Endpoints, WireFormat
@@ -58,8 +57,6 @@ MESSAGES = "/v1/messages"
 READING = "GET, HEAD"
 MOST_WAIT_S = 86_400.0
 """Longest `Retry-After`: a server may send a date that is years ahead."""
-KEEP_S = 1.0
-"""Seconds between two writes of the keys' usage."""
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -96,7 +93,7 @@ class AppSettings:
 def application(pairs: Pairs, settings: AppSettings | None = None) -> Starlette:
     """The gateway as an ASGI application."""
     settings = settings or AppSettings()
-    gate, audit = settings.gate or Gate([], time.monotonic), settings.audit or Audit(pairs.first, AuditSettings())
+    gate, audit = settings.gate or Gate([]), settings.audit or Audit(pairs.first, AuditSettings())
     accounting = Accounting(GatewayMetrics(pairs), audit, settings.journal, settings.traces)
     images = ImageLoader(settings.images, settings.fetcher)
     errors, origins = ErrorHandlers(accounting), settings.server.origins
@@ -177,13 +174,13 @@ class Lifecycle:
     """Runs the application's background tasks, and closes all of its resources at the end."""
 
     def __init__(self, pairs: Pairs, gate: Gate, accounting: Accounting, settings: AppSettings) -> None:
-        self._pairs, self._ledger, self._accounting, self._settings = pairs, gate.ledger, accounting, settings
+        self._pairs, self._state, self._accounting, self._settings = pairs, gate.state, accounting, settings
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
     async def __call__(self, app: Starlette) -> AsyncIterator[None]:
         app.state.probing = self._probe([model for pair in self._pairs for model in pair.served])
-        self._start(self._keep_ledger())
+        self._start(self._state.run())
         if (reloader := self._settings.reloader) is not None:
             self._start(reloader.follow(self._accounting.metrics.reloaded, self._probe))
         yield
@@ -202,16 +199,11 @@ class Lifecycle:
         tell = self._settings.tell
         return None if tell is None else self._start(probe.settle(models, wait_s=None, tell=tell))
 
-    async def _keep_ledger(self) -> None:
-        while True:
-            await asyncio.sleep(KEEP_S)
-            await self._ledger.keep()
-
     async def _close(self) -> None:
         settings = self._settings
         await self._accounting.audit.aclose()
         await self._pairs.aclose()
-        await self._ledger.keep()
+        await self._state.aclose()
         if settings.fetcher is not None:
             await settings.fetcher.aclose()
         if settings.journal is not None:

@@ -16,13 +16,16 @@ import cuecard
 from cuecard.domain.errors import BeyondAPair, Unsupported
 from cuecard.domain.question import Image
 from cuecard.gateway.admission.connections import while_connected
-from cuecard.gateway.admission.keys import ApiClient, Gate
+from cuecard.gateway.admission.gate import ApiClient, Gate
+from cuecard.gateway.admission.state import Lease
 from cuecard.gateway.config.config import PAIR, GatewaySettings, unknown_model
 from cuecard.gateway.pairs import Pairs
 from cuecard.gateway.passthrough import PassedExchange, given
+from cuecard.gateway.service import RequestPlan, Service
 from cuecard.gateway.streaming import AnswerWriter, ClientStream, Exchange, streamed
 from cuecard.gateway.telemetry.metrics import Accounting
 from cuecard.gateway.upstream.cost_limit import check_passed
+from cuecard.gateway.upstream.leased_model import estimate, passed_estimate
 from cuecard.gateway.upstream.pool import Pool
 from cuecard.gateway.wire import chat, messages, usage
 from cuecard.gateway.wire.body import Parse, RequestBody, json_of, understood
@@ -59,9 +62,9 @@ class Endpoints:
         client = request.state.client = self._gate.known(headers.get("authorization"), headers.get("x-api-key"))
         return client
 
-    def _admit(self, request: Request) -> ApiClient:
+    async def _admit(self, request: Request) -> ApiClient:
         client = self._authenticate(request)
-        client.enter()
+        await client.enter()
         request.state.begun = False  # a request that is refused before it begins also gets a line in the journal
         return client
 
@@ -73,7 +76,7 @@ class Endpoints:
 
     async def answer(self, wire: WireFormat, request: Request) -> Response:
         """Answer a question: by a pair, or by one model if the pair cannot and has `pass_to`."""
-        client = self._admit(request)
+        client = await self._admit(request)
         body = await self._body(request)
         try:
             async with while_connected(request.receive):
@@ -90,7 +93,9 @@ class Endpoints:
         async with AsyncExitStack() as held:
             service = self._pairs.of(parsed.model, client.key)
             held.enter_context(service.at_work())
-            exchange, writer = Exchange(service, parsed, client, self._accounting), wire.writer(parsed)
+            plan = service.plan(parsed)
+            lease = held.enter_context(await _reserved(client, service, plan, parsed))
+            exchange, writer = Exchange(service, plan, parsed, lease, self._accounting), wire.writer(parsed)
             request.state.begun = True
             if parsed.stream:
                 events, metrics = streamed(exchange, writer, self._settings.ping_s), self._accounting.metrics
@@ -113,10 +118,11 @@ class Endpoints:
         if not isinstance(model := service.models[role], Pool):
             raise Unsupported(f"{model.name} runs in this process, where only questions are answered")
         exchange = PassedExchange(info, passed, role, model.name)
-        request.state.begun = True
         async with AsyncExitStack() as held:
             held.enter_context(service.at_work())
-            held.enter_context(exchange.accounted(self._accounting, service, client))
+            lease = held.enter_context(await client.reserve(passed_estimate(passed, service.prices.get(role))))
+            request.state.begun = True
+            held.enter_context(exchange.accounted(self._accounting, service, lease))
             async with while_connected(request.receive):
                 events = await held.enter_async_context(model.passed(exchange.body))
             if info.stream:
@@ -128,13 +134,14 @@ class Endpoints:
 
     async def decision(self, request: Request) -> Response:
         """The route that a chat completion would take, without the expensive calls."""
-        client = self._admit(request)
+        client = await self._admit(request)
         body = await self._body(request)
         async with while_connected(request.receive):
             parsed = await self._parsed(body, parse)
         service = self._pairs.of(parsed.model, client.key)
-        with service.at_work():
-            exchange = Exchange(service, parsed, client, self._accounting)
+        plan = service.plan(parsed)
+        with service.at_work(), await _reserved(client, service, plan, parsed) as lease:
+            exchange = Exchange(service, plan, parsed, lease, self._accounting)
             request.state.begun = True
             async with while_connected(request.receive):
                 route = await exchange.decide()
@@ -165,7 +172,7 @@ class Endpoints:
         return JSONResponse({"status": "ok", "version": cuecard.__version__})
 
     async def ready(self, request: Request) -> Response:
-        """Whether models are still being probed, and which are down: 503 unless one can answer."""
+        """Whether models are still being probed, and what is down: 503 unless requests can be answered."""
         probing: asyncio.Task[Any] | None = request.app.state.probing
         if probing is not None and not probing.done():
             return JSONResponse({"status": "probing", "down": []}, 503)
@@ -179,17 +186,30 @@ class Endpoints:
         state: Json = {"status": "down" if len(down) == len(models) else "degraded" if down else "ok", "down": down}
         if wrong := {place: pool.wrong_paths for place, pool in pools.items() if pool.wrong_paths}:
             state["wrong_paths"] = wrong
+        if (shared := self._gate.state.as_dict()) is not None:
+            state["state"] = "ok" if shared["up"] else "down"
+            if not shared["up"] and state["status"] != "down":
+                state["status"] = "degraded" if shared["on_failure"] == "allow" else "down"
         return JSONResponse(state, 503 if state["status"] == "down" else 200)
 
     async def metrics(self, request: Request) -> Response:
         self._authenticate(request)
-        text = self._accounting.metrics.exposition(self._accounting.audit.as_dict())
+        text = self._accounting.metrics.exposition(self._accounting.audit.as_dict(), self._gate.state.as_dict())
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     async def stats(self, request: Request) -> Response:
         self._authenticate(request)
         metrics = self._accounting.metrics
-        return JSONResponse(metrics.stats() | {"audit": self._accounting.audit.as_dict(), "recent": metrics.last(50)})
+        more = {"audit": self._accounting.audit.as_dict(), "state": self._gate.state.as_dict()}
+        return JSONResponse(metrics.stats() | more | {"recent": metrics.last(50)})
+
+
+async def _reserved(client: ApiClient, service: Service, plan: RequestPlan, parsed: ParsedRequest) -> Lease:
+    """The reservation of a request's estimated use. Raises BudgetUsed, BudgetReserved, StateUnavailable."""
+    limits = plan.policy.limits
+    return await client.reserve(
+        estimate(parsed.prompt_tokens, limits, limits.of_answer(parsed.question.kind), service.prices)
+    )
 
 
 def _listed(name: str) -> Json:

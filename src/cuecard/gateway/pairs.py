@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cuecard.domain.errors import BadInput, CuecardError, PairForbidden
-from cuecard.gateway.admission.keys import Gate, Key
+from cuecard.gateway.admission.gate import Gate
+from cuecard.gateway.admission.keys import Key
 from cuecard.gateway.config.config import Config, unknown_model
 from cuecard.gateway.config.pairs import PairTable, Upstream
 from cuecard.gateway.service import Occupancy, Service
@@ -153,7 +154,7 @@ async def _closed(models: Collection[Model]) -> None:
 
 
 POLL_S = 1.0
-RESTART = ("server", "images", "audit", "journal")
+RESTART = ("server", "images", "audit", "journal", "state")
 """Tables whose changes need a restart of the gateway."""
 
 
@@ -206,8 +207,8 @@ class Reloader:
             config = await asyncio.to_thread(self._read)
             if self._started.keys and not config.keys:
                 raise BadInput("it has no [[keys]] any more", "restart the gateway to let everybody in")
-            if config.ledger_path is not None and self._gate.ledger.path is None:
-                self._gate.ledger.keep_in(config.ledger_path)
+            if config.ledger_path is not None:
+                self._gate.state.keep_in(config.ledger_path)
             new = await self._pairs.renew(config)
         except Exception as error:
             words = error if isinstance(error, CuecardError) else f"{type(error).__name__}: {error}"

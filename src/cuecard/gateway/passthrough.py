@@ -10,7 +10,7 @@ from cuecard.domain.call import Call, FinishReason, Mode, Usage
 from cuecard.domain.errors import BrokenStream, CuecardError
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.gateway.admission.connections import ClientGone
-from cuecard.gateway.admission.keys import ApiClient
+from cuecard.gateway.admission.state import Lease
 from cuecard.gateway.service import Service
 from cuecard.gateway.telemetry.metrics import Accounting, GatewayMetrics
 from cuecard.gateway.wire.chat import problem, sse
@@ -54,7 +54,7 @@ class PassedExchange:
         return Outcome("", Route.DIRECT, PASSED, (call,), call.end_s, f"beyond a pair: passed to {self._model}")
 
     @contextmanager
-    def accounted(self, accounting: Accounting, pair: Service, client: ApiClient) -> Iterator[None]:
+    def accounted(self, accounting: Accounting, pair: Service, lease: Lease) -> Iterator[None]:
         """Account for the request at its end, however it ends."""
         try:
             yield
@@ -69,7 +69,7 @@ class PassedExchange:
                 call = self._call(FinishReason.ERROR if self.error else FinishReason.CANCELLED)
                 end = RequestEnd.FAILED if self.error else RequestEnd.LEFT
                 ended = Unanswered(end, PASSED, (call,), call.end_s, self.error)
-            accounting.ended(pair, self.info, client, ended, self._first_s)
+            accounting.ended(pair, self.info, lease, ended, self._first_s)
 
     def _call(self, finish: FinishReason) -> Call:
         took_s = time.perf_counter() - self._began

@@ -16,10 +16,12 @@ from cuecard.domain.call import Call
 from cuecard.domain.errors import CuecardError
 from cuecard.domain.outcome import Outcome, call_as_object
 from cuecard.gateway.admission.connections import ClientGone, while_connected
-from cuecard.gateway.admission.keys import ApiClient
+from cuecard.gateway.admission.state import Lease
 from cuecard.gateway.client_view import ClientView, Kind, OnPiece
-from cuecard.gateway.service import Service
+from cuecard.gateway.service import RequestPlan, Service
+from cuecard.gateway.telemetry.journal import written
 from cuecard.gateway.telemetry.metrics import Accounting, GatewayMetrics
+from cuecard.gateway.upstream import leased_model
 from cuecard.gateway.wire import usage
 from cuecard.gateway.wire.chat import ChatWriter
 from cuecard.gateway.wire.messages import MessageWriter
@@ -27,6 +29,7 @@ from cuecard.gateway.wire.parameters import header
 from cuecard.gateway.wire.request import ParsedRequest
 from cuecard.gateway.wire.responses import ResponseWriter
 from cuecard.gateway.wire.usage import Json, RequestEnd, Unanswered
+from cuecard.models.base import Model
 from cuecard.strategies.run import answer as run
 from cuecard.strategies.run import preview
 from cuecard.strategies.team import cancelled
@@ -40,10 +43,12 @@ END = b""
 class Exchange:
     """One request and its pair: answered or decided, and charged to its client however it ends."""
 
-    def __init__(self, service: Service, parsed: ParsedRequest, client: ApiClient, accounting: Accounting) -> None:
-        """Raises BadInput, UnknownModel for a request that cannot be planned."""
-        self.parsed, self.client, self.metrics = parsed, client, accounting.metrics
-        self._service, self._plan, self._accounting = service, service.plan(parsed), accounting
+    def __init__(
+        self, service: Service, plan: RequestPlan, parsed: ParsedRequest, lease: Lease, accounting: Accounting
+    ) -> None:
+        """`lease`: what the request may use of its key's budgets; it is settled when the request ends."""
+        self.parsed, self.metrics, self._lease = parsed, accounting.metrics, lease
+        self._service, self._plan, self._accounting = service, plan, accounting
 
     async def answer(self, show: OnPiece) -> Outcome:
         """The outcome as the client sees it; `show` is first called with each piece of the answer.
@@ -60,20 +65,25 @@ class Exchange:
 
         with self._charged(calls, RequestEnd.ANSWERED):
             view = ClientView(self.parsed, plan.strategy, timed, strict=plan.policy.strict)
-            models = self._service.models_for(plan)
+            models = self._models()
             done = await run(self.parsed.question, models, plan.strategy, plan.policy, view.piece, calls=calls)
             outcome = view.finish(done)
-        self._accounting.ended(self._service, self.parsed, self.client, outcome, first_shown_s)
+        line = self._accounting.ended(self._service, self.parsed, self._lease, outcome, first_shown_s)
+        await written(line)  # a client with the whole answer can rely on the journal
         return outcome
 
     async def decide(self) -> Json:
         """The route that the request would take, and why. Raises ModelError, BadInput."""
-        plan, calls, models = self._plan, list[Call](), self._service.models_for(self._plan)
+        plan, calls, models = self._plan, list[Call](), self._models()
         with self._charged(calls, RequestEnd.DECIDED):
             route, reason, _ = await preview(self.parsed.question, models, plan.strategy, plan.policy, calls)
         schedule = plan.policy.schedule_of(models)
         decision = {"strategy": plan.strategy, "schedule": schedule, "route": route, "reason": reason}
         return decision | {"calls": [call_as_object(call) for call in calls]}
+
+    def _models(self) -> Mapping[str, Model]:
+        """The models, limited to what the request may cost and may reserve."""
+        return leased_model.leased(self._service.models_for(self._plan), self._lease, self._service.prices)
 
     @contextmanager
     def _charged(self, calls: Sequence[Call], end: RequestEnd) -> Iterator[None]:
@@ -90,7 +100,7 @@ class Exchange:
         finally:
             if end is not RequestEnd.ANSWERED:
                 ended = Unanswered(end, self._plan.strategy, tuple(calls), time.perf_counter() - began, error)
-                self._accounting.ended(self._service, self.parsed, self.client, ended)
+                self._accounting.ended(self._service, self.parsed, self._lease, ended)
 
     def account(self, outcome: Outcome) -> Json:
         """The `cuecard` object of the answer."""

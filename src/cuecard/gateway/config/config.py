@@ -41,6 +41,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """The name of a pair; a slash would begin the name of a strategy."""
 
 
+SCHEMES = ("redis://", "rediss://", "unix://")
 ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
 
@@ -122,6 +123,28 @@ class JournalSettings(StrictTable):
     """Number of older, full files that are kept."""
 
 
+class StateSettings(StrictTable):
+    """Where the limits of keys are counted; without a URL in this process alone."""
+
+    url: str | None = None
+    """A Redis or Valkey server that several gateways share: redis://HOST:PORT/DB, rediss:// or unix://."""
+    on_failure: Literal["refuse", "allow"] = "refuse"
+    """What happens with requests while the server cannot be reached; `allow`: they are admitted without limits."""
+    timeout_s: float = Field(0.5, gt=0, le=30)
+    """The longest that a request waits for the server."""
+    lease_s: float = Field(30.0, ge=1)
+    """How long a reservation outlives its process."""
+    prefix: str = Field("cuecard", pattern=r"^[A-Za-z0-9._:-]{1,64}$")
+    """The beginning of all names on the server."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_redis(cls, given: str | None) -> str | None:
+        if given is not None and not given.startswith(SCHEMES):
+            raise ValueError("it begins with none of redis://, rediss://, unix://")
+        return given
+
+
 class Config(StrictTable):
     """The whole file."""
 
@@ -130,6 +153,7 @@ class Config(StrictTable):
     images: ImageSettings = ImageSettings()
     audit: AuditSettings = AuditSettings()
     journal: JournalSettings = JournalSettings()
+    state: StateSettings = StateSettings()
     keys: list[Key] = Field(default_factory=list)
     pairs: dict[str, PairTable]
     """By name. `[pair]`, `[small]`, `[large]` and `[third]` at the top level are the first pair, `cuecard`."""
@@ -188,23 +212,23 @@ class Config(StrictTable):
             unpriced = [f"{role} of {name}" for name in key.pairs or self.pairs for role in self.pairs[name].unpriced]
             if costs and unpriced:
                 raise ValueError(f"{costs[0]} of the key {key.name} needs prices for {unpriced[0]}")
-            if key.budgets and self.state is None:
-                hint = "write state = a file's path under [server], or a path under [journal]"
+            if key.budgets and self.state.url is None and self.state_file is None:
+                hint = "write state = a file's path under [server], a path under [journal], or url under [state]"
                 raise ValueError(f"{next(iter(key.budgets))} of the key {key.name} must survive a restart: {hint}")
         if len({key.sha256 for key in self.keys}) < len(self.keys):
             raise ValueError("two [[keys]] have the same sha256")
         return self
 
     @property
-    def state(self) -> Path | None:
+    def state_file(self) -> Path | None:
         """The file with the budget usage of keys: `server.state`, else one beside the journal, else None."""
         journal = self.journal.path
         return self.server.state or (None if journal is None else journal.with_name(f"{journal.name}.state"))
 
     @property
     def ledger_path(self) -> Path | None:
-        """The file of the ledger; None: no key has a budget."""
-        return self.state if any(key.budgets for key in self.keys) else None
+        """The file of the ledger; None: no key has a budget, or usage is kept in a shared state."""
+        return self.state_file if self.state.url is None and any(key.budgets for key in self.keys) else None
 
     def hosts(self, host: str) -> list[str] | None:
         """The host names that the gateway accepts if it listens on `host`; None: any."""
@@ -283,6 +307,7 @@ TABLES: Mapping[str, type[StrictTable | Key]] = {
     "images": ImageSettings,
     "audit": AuditSettings,
     "journal": JournalSettings,
+    "state": StateSettings,
     "keys": Key,
     "pair": PairSettings,
     **dict.fromkeys(ROLES, Upstream),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -11,7 +12,7 @@ import secrets
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
@@ -25,6 +26,12 @@ from cuecard.gateway.wire.request import ParsedRequest, RequestInfo
 from cuecard.gateway.wire.usage import RequestEnd, Unanswered, charge, usage
 
 log = logging.getLogger("cuecard.gateway")
+
+
+WRITTEN_AT_ONCE = 2**20
+"""Bytes: a longer line is written in pieces."""
+MOST_WAIT_S = 1.0
+"""The longest that an answer waits until its line is written."""
 
 
 def pictures(path: Path) -> Path:
@@ -60,9 +67,9 @@ class LineFile(RotatingFileHandler):
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
                     file.write(b"\n")
-        # a lone surrogate is written as JSON's own escape
+        # a lone surrogate is written as JSON's own escape; a line is written at once, so that a kill does not cut it
         odd = "backslashreplace"
-        return open(self.baseFilename, "a", encoding="utf-8", errors=odd, newline="\n", opener=private)
+        return open(self.baseFilename, "a", WRITTEN_AT_ONCE, "utf-8", odd, "\n", opener=private)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Drop the rest of the line, so that the next one begins on a line of its own."""
@@ -74,6 +81,14 @@ class LineFile(RotatingFileHandler):
         if not self._is_failing:
             log.warning("the journal cannot be written, and requests leave no line: %s", error)
         self._is_failing = True
+
+
+async def written(line: Future[None] | None) -> None:
+    """Wait until a line is written, but at most MOST_WAIT_S seconds."""
+    if line is not None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MOST_WAIT_S):
+                await asyncio.shield(asyncio.wrap_future(line))
 
 
 class Journal:
@@ -93,8 +108,11 @@ class Journal:
         self._pictures, self._kept = pictures(path), set[str]()
         self._writers = ThreadPoolExecutor(1, "journal")
 
-    def write(self, info: RequestInfo, ended: Outcome | Unanswered, pair: str | None = None) -> None:
-        """Write a request that has ended. No text is kept of a request that was passed on."""
+    def write(self, info: RequestInfo, ended: Outcome | Unanswered, pair: str | None = None) -> Future[None] | None:
+        """Write a request that has ended. No text is kept of a request that was passed on.
+
+        The result is done when the line is written; None: the journal is closed.
+        """
         question = info.question if isinstance(info, ParsedRequest) else None
         if self._content and question is not None:
             self._keep(question)
@@ -115,7 +133,8 @@ class Journal:
             "calls": calls,
         }
         with suppress(RuntimeError):  # closed: the gateway stops, and has cancelled this request
-            self._writers.submit(self._lines.append, json.dumps(line, ensure_ascii=False))
+            return self._writers.submit(self._lines.append, json.dumps(line, ensure_ascii=False))
+        return None
 
     def close(self) -> None:
         """Write all pending lines and close the file."""

@@ -6,6 +6,7 @@ import time
 from collections import Counter as Tally
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from cuecard.domain.call import Call, Mode
 from cuecard.domain.errors import CuecardError, RateLimited
 from cuecard.domain.outcome import Outcome, Route, reasoning_alone_s
-from cuecard.gateway.admission.keys import ApiClient
+from cuecard.gateway.admission.state import Amount, Lease
 from cuecard.gateway.audit import Audit
 from cuecard.gateway.config.config import PAIR
 from cuecard.gateway.config.pairs import Prices
@@ -78,6 +79,9 @@ class GatewayMetrics:
         )
         self._retries = made(Gauge, "upstream_retries", "Calls that were tried again, since the start", "pair role")
         self._running = made(Gauge, "upstream_running", "Calls under way", "pair role replica")
+        self._state_up = made(Gauge, "state_up", "1 while the state that gateways share is reached", "kind")
+        self._state_failures = made(Gauge, "state_failures", "Calls of the shared state that have failed", "kind")
+        self._unsettled = made(Gauge, "state_unsettled", "Requests that have ended and are not charged yet", "kind")
         self._reloads = made(Counter, "config_reloads", "Times that the configuration was read again", "result")
 
     def answered(
@@ -140,8 +144,12 @@ class GatewayMetrics:
             child = self._children[metric, labels] = metric.labels(*labels)
         return child
 
-    def exposition(self, audit: Mapping[str, Any]) -> bytes:
-        """The text that Prometheus scrapes; `audit` as `Audit.as_dict`."""
+    def exposition(self, audit: Mapping[str, Any], shared: Mapping[str, Any] | None = None) -> bytes:
+        """The text that Prometheus scrapes; `audit` as `Audit.as_dict`, `shared` as `LimitState.as_dict`."""
+        if shared is not None:
+            self._state_up.labels("redis").set(shared["up"])
+            self._state_failures.labels("redis").set(shared["failures"])
+            self._unsettled.labels("redis").set(shared["unsettled"])
         self._checked.set(audit["checked"])
         self._differed.set(audit["differed"])
         for end in ("low", "high"):
@@ -262,25 +270,25 @@ class Accounting:
         self,
         pair: Service,
         info: RequestInfo,
-        client: ApiClient,
+        lease: Lease,
         ended: Outcome | Unanswered,
         first_shown_s: float | None = None,
-    ) -> None:
+    ) -> Future[None] | None:
         """Record a pair's request that has ended, and charge its calls.
 
-        `first_shown_s`: seconds until the first piece of text was sent to the client.
+        `first_shown_s`: seconds until the first piece of text was sent to the client. The result is done when the
+        journal has its line; None: there is no journal.
         """
         if isinstance(ended, Outcome):
             self.metrics.answered(info.id, info.model, ended, first_shown_s, pair.name)
         self.metrics.spent(ended.calls, pair.name, pair.prices)
         cost = sum(costs(ended.calls, pair.prices).values())
-        client.spend(charge(ended.calls, info.prompt_tokens), cost)
+        lease.settle(Amount(charge(ended.calls, info.prompt_tokens), cost))
         if isinstance(info, ParsedRequest) and isinstance(ended, Outcome) and ended.stopped_by is None:
             self.audit.consider(info.question, ended, pair)  # a cut answer cannot be compared
-        if self.journal is not None:
-            self.journal.write(info, ended, pair.name)
         if self.traces is not None:
             self.traces.ended(info, ended, pair.name)
+        return None if self.journal is None else self.journal.write(info, ended, pair.name)
 
     def refused(self, error: Exception) -> None:
         """Record a request that was refused before it began, without its content."""

@@ -1,8 +1,6 @@
 """Limits the cost of a request: no call, retry or rescue begins if its worst-case cost exceeds what is left.
 
-The worst case of a call is its estimated prompt, and every token that its limits allow. A prompt is estimated at one
-token for every three bytes of its texts (in UTF-8), 16 for each message, and one for every 28 by 28 pixels of an image,
-256 at least. If a server counts more than that in a call of the request, later estimates are scaled up accordingly.
+The worst case of a call is that of `worst_case`, at the prices of its model.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from cuecard.domain.call import Mode, Usage
+from cuecard.domain.call import Usage
 from cuecard.domain.errors import (
     BadInput,
     CostLimit,
@@ -23,27 +21,16 @@ from cuecard.domain.errors import (
     ModelUnreachable,
     Unsupported,
 )
-from cuecard.domain.question import Image
 from cuecard.gateway.config.pairs import Prices
 from cuecard.gateway.upstream.pool import Pool, pool_of
-from cuecard.gateway.wire.usage import TOKENS_PER_IMAGE, Json, cost
+from cuecard.gateway.upstream.worst_case import BYTES_PER_TOKEN, MOST_PIXELS, PIXELS_PER_TOKEN, WorstCase
+from cuecard.gateway.wire.usage import Json, cost
 from cuecard.gateway.wire.values import DATA, everything
 from cuecard.models.base import Abilities, Event, Limits, Model, Weighing
-from cuecard.models.images import image_headers
 from cuecard.models.prompt import Prompt
 
-BYTES_PER_TOKEN, TOKENS_PER_MESSAGE, PIXELS_PER_TOKEN, MOST_PIXELS = 3, 16, 28 * 28, 2**24
 FREE = (ModelBusy, ModelRefused, ModelUnreachable, Unsupported)
 """Errors of calls that have computed nothing, and so cost nothing."""
-
-
-def tokens_of_text(text: str) -> int:
-    return math.ceil(len(text.encode(errors="replace")) / BYTES_PER_TOKEN)
-
-
-def tokens_of_image(image: Image) -> int:
-    header = image_headers.read(image.data)
-    return max(TOKENS_PER_IMAGE, math.ceil((header.pixels if header else MOST_PIXELS) / PIXELS_PER_TOKEN))
 
 
 @dataclass(eq=False)
@@ -78,9 +65,7 @@ class CostBudget:
         self._most, self._prices = most, prices
         self.spent = 0.0
         self._held: list[Reservation] = []
-        self._longer: dict[str, float] = {}
-        """Role -> the ratio of prompt tokens that its server has counted to the estimate, at least 1."""
-        self._images: dict[str, int] = {}
+        self._cases = WorstCase()
 
     def models(self, models: Mapping[str, Model]) -> Mapping[str, Model]:
         """The models, each limited by this budget; one without a pool gets a pool of its own."""
@@ -93,8 +78,8 @@ class CostBudget:
 
         `limits`: None if it decodes nothing.
         """
-        prompt_tokens = self._tokens(role, prompt) + tokens_of_text(more)
-        most = self._worst(role, prompt_tokens, prompt, limits)
+        prompt_tokens = self._cases.prompt_tokens(role, prompt, more)
+        most = at_most(*self._cases.tokens(prompt_tokens, prompt, limits), self._prices[role])
         hold = Reservation(role, prompt_tokens, most, self._prices[role], self)
         self.check(hold)
         self._held.append(hold)
@@ -108,10 +93,7 @@ class CostBudget:
             self._held.remove(hold)
             if not isinstance(failed, CostLimit):
                 self.spent += hold.cost(failed)
-            counted = hold.usage.prompt_tokens
-            if counted and hold.prompt_tokens and hold.usage.completion_tokens is not None:
-                longer = self._longer.get(role, 1.0) * counted / hold.prompt_tokens
-                self._longer[role] = max(self._longer.get(role, 1.0), longer)
+            self._cases.learn(role, hold.prompt_tokens, hold.usage)
 
     def check(self, hold: Reservation, cause: ModelError | None = None) -> None:
         """Raises CostLimit if the worst case exceeds what is left."""
@@ -120,27 +102,6 @@ class CostBudget:
             return
         more = f"the next call of the {hold.role} model could cost {hold.most:.3g}"
         raise CostLimit(f"{more}, and {max(0.0, left):.3g} of max_cost {self._most:.3g} is left") from cause
-
-    def _worst(self, role: str, prompt_tokens: int, prompt: Prompt, limits: Limits | None) -> float:
-        """The worst-case cost, in the currency of the prices. A cut reasoning is sent again, closed, for its answer."""
-        if limits is None:
-            return at_most(prompt_tokens, 1, self._prices[role])
-        most = limits.of(prompt)
-        read, written = prompt_tokens, most.answer_tokens
-        if prompt.mode is Mode.REASON:
-            read, written = 2 * read + most.reasoning_tokens, 2 * written + most.reasoning_tokens
-        return at_most(read, written, self._prices[role])
-
-    def _tokens(self, role: str, prompt: Prompt) -> int:
-        texts = sum(tokens_of_text(turn.text) for turn in prompt.turns) + tokens_of_text(prompt.opening)
-        images = sum(self._of_image(image) for image in prompt.images)
-        plain = texts + images + TOKENS_PER_MESSAGE * (len(prompt.turns) + 1)
-        return math.ceil(plain * self._longer.get(role, 1.0))
-
-    def _of_image(self, image: Image) -> int:
-        if image.digest not in self._images:
-            self._images[image.digest] = tokens_of_image(image)
-        return self._images[image.digest]
 
 
 def at_most(prompt_tokens: int, completion_tokens: int, prices: Prices) -> float:
@@ -189,18 +150,29 @@ class CostLimitedModel:
         """Does nothing: the model serves other requests, too."""
 
 
-def check_passed(body: Json, prices: Prices, most: float) -> None:
-    """Check the worst-case cost of a request that is passed on unchanged; an image counts as 16 megapixels.
+def passed_tokens(body: Json) -> tuple[int, int | None]:
+    """The most tokens that a request reads and generates if it is passed on unchanged; None: it sets no limit.
 
-    Raises CostLimit, or BadInput if the request sets no limit of tokens.
+    An image counts as 16 megapixels.
     """
     tokens, several = body.get("max_completion_tokens") or body.get("max_tokens"), body.get("n") or 1
-    if not isinstance(tokens, int) or not isinstance(several, int) or tokens < 1 or several < 1:
-        message = "max_cost needs max_completion_tokens in what is passed on to one model"
-        raise BadInput(message, "give it", param="max_completion_tokens")
     data = [each for each in everything(body) if isinstance(each, str) and each[: len(DATA)].lower() == DATA]
     text = len(json.dumps(body, ensure_ascii=False).encode(errors="replace")) - sum(map(len, data))
     prompt_tokens = math.ceil(text / BYTES_PER_TOKEN) + len(data) * math.ceil(MOST_PIXELS / PIXELS_PER_TOKEN)
-    worst = at_most(prompt_tokens, several * tokens, prices)
+    if isinstance(tokens, int) and isinstance(several, int) and tokens >= 1 and several >= 1:
+        return prompt_tokens, several * tokens
+    return prompt_tokens, None
+
+
+def check_passed(body: Json, prices: Prices, most: float) -> None:
+    """Check the worst-case cost of a request that is passed on unchanged.
+
+    Raises CostLimit, or BadInput if the request sets no limit of tokens.
+    """
+    prompt_tokens, answer_tokens = passed_tokens(body)
+    if answer_tokens is None:
+        message = "max_cost needs max_completion_tokens in what is passed on to one model"
+        raise BadInput(message, "give it", param="max_completion_tokens")
+    worst = at_most(prompt_tokens, answer_tokens, prices)
     if worst > most:
         raise CostLimit(f"this could cost {worst:.3g}, and max_cost is {most:.3g}")
