@@ -141,6 +141,27 @@ def test_a_line_that_was_torn_by_a_kill_costs_no_other(tmp_path):
     assert len(entries(tmp_path / "log")) == 2
 
 
+def test_journals_of_several_gateways_are_merged_by_time_and_each_request_counts_once(tmp_path):
+    """Lines alternate between two journals, one line is in both, and each ends in half a line."""
+    written(tmp_path / "log")
+    record = json.loads((tmp_path / "log").read_text())
+    lines = [json.dumps(record | {"at": float(at), "id": f"request-{at}"}) for at in range(6)]
+    half = lines[0][: len(lines[0]) // 2]
+    (tmp_path / "one").write_text("\n".join([lines[4], lines[0], lines[2], half]))
+    (tmp_path / "other").write_text("\n".join([lines[1], lines[3], lines[2], lines[5], half]))
+    merged = entries(tmp_path / "other", tmp_path / "one", tmp_path / "one")
+    assert [entry.id for entry in merged] == [f"request-{at}" for at in range(6)]
+    result = CliRunner().invoke(app, ["replay", str(tmp_path / "one"), str(tmp_path / "other"), "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["requests"] == 6
+
+
+def test_a_journal_that_cannot_be_read_is_named_among_several(tmp_path):
+    written(tmp_path / "log")
+    with pytest.raises(BadInput, match="other"):
+        entries(tmp_path / "log", tmp_path / "other")
+
+
 @pytest.mark.parametrize("odd", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\r", "\n", "\ud83d"])
 def test_line_breaks_and_half_characters_in_texts_end_no_line(odd, tmp_path):
     asked = ParsedRequest(model="cuecard", question=Question(f"How{odd}many?", kind=AnswerKind.NUMBER))

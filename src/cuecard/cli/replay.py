@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 @takes_policy_options(Surface.REPLAY)
 def replay(
-    journal: Annotated[Path, typer.Argument(help="A journal of `cuecard serve` that keeps content.")],
+    journals: Annotated[
+        list[Path], typer.Argument(help="Journals of `cuecard serve` that keep content, of one gateway or several.")
+    ],
     *,
     strategy: Annotated[
         str | None,
@@ -47,16 +49,20 @@ def replay(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Answer a journal's requests again with another policy or pair; calls in the journal are not repeated."""
+    """Answer a journal's requests again with another policy or pair; calls in the journal are not repeated.
+
+    The requests of several journals are merged in the order in which they ended, and each is answered once.
+    """
     required("cuecard.gateway.replay", "the gateway", "pip install '.[gateway]' in a checkout")
     from cuecard.gateway.replay import entries, summary
 
     base = policy_file.PolicyFile("mutual") if policy is None else policy_file.read(policy)
     chosen, named = policy_with(base.policy(), **options), strategy or base.strategy
     known(named)
-    found = entries(journal)
+    found = entries(*journals)
     if not found:
-        raise BadInput(f"{journal} holds no requests")
+        names = ", ".join(map(str, journals))
+        raise BadInput(f"{names} {'holds' if len(journals) == 1 else 'hold'} no requests")
     living = {role: spec.load(name, role) for role, name in (("small", small), ("large", large)) if name}
     work: Coroutine[Any, Any, list[ReplayedRequest]] = _all(found, named, chosen, living, quiet=as_json)
     # without models to call, virtual time needs no waiting

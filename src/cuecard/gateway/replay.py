@@ -63,6 +63,8 @@ class JournalEntry:
     calls: Sequence[Mapping[str, Any]]
     has_images: bool
     """All of its images were kept, so that new calls can be made."""
+    at: float = 0.0
+    """Unix time of its end."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,10 @@ class ReplayedRequest:
         return agree(extract(self.before.answer, question), extract(self.after.answer, question), question)
 
 
-def entries(path: Path) -> list[JournalEntry]:
-    """The requests of a journal with content. Raises BadInput."""
-    return list(_entries(path))
+def entries(*paths: Path) -> list[JournalEntry]:
+    """The requests of journals with content, each once, in the order in which they ended. Raises BadInput."""
+    found = {(entry.id, entry.at): entry for path in paths for entry in _entries(path)}
+    return sorted(found.values(), key=lambda entry: entry.at)
 
 
 def _entries(path: Path) -> Iterator[JournalEntry]:
@@ -155,6 +158,7 @@ def _entry(record: Mapping[str, Any], folder: Path) -> JournalEntry:
         record["usage"]["total_tokens"],
         record["calls"],
         not lost,
+        float(record.get("at", 0.0)),
     )
 
 
