@@ -24,8 +24,8 @@ import torch
 from common import save
 from cuecard.demo import boards
 from cuecard.models.base import Finished, Limits, Progress
+from cuecard.models.local.engine import VARIABLE
 from cuecard.models.local.model import LocalModel
-from cuecard.models.local.process import VARIABLE
 from cuecard.models.local.transformers_network import TransformersNetwork
 from cuecard.models.prompt import Prompt, reason
 from cuecard.models.spec import EMBEDDED, Embedded

@@ -21,8 +21,8 @@ import numpy as np
 
 from common import save
 from cuecard.demo import boards
+from cuecard.models.local.engine import VARIABLE
 from cuecard.models.local.model import LocalModel
-from cuecard.models.local.process import VARIABLE
 from cuecard.models.prompt import short
 from cuecard.models.spec import EMBEDDED, Embedded
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from cuecard.attention.measure import SLACK, Measure, agreement, bounded, sparsity, with_last
 from cuecard.attention.results import onto, other_text, same_text
-from cuecard.attention.store import BINS, BOUND, CLASSES, READINGS, SPANS, TOP
-from cuecard.attention.token_classes import TokenClass, classes, conclusion
+from cuecard.attention.store import BINS, BOUND, CLASSES, READINGS, SPANS, TOP, TokenClass, classes, conclusion
 from cuecard.domain.errors import CuecardError
 from cuecard.models.local.attention_hook import Rows
 from cuecard.models.local.inputs import Span, Spans

@@ -16,8 +16,7 @@ from cuecard.demo import tokenizer as tk
 from cuecard.demo.reasoning import STYLES, path
 from cuecard.demo.training import data as training_data
 from cuecard.demo.training.data import Album, Writer
-from cuecard.demo.training.heads import first_head
-from cuecard.demo.training.muon import Muon
+from cuecard.demo.training.optimisation import Muon, first_head
 from cuecard.demo.training.recipes import GLANCE, Phase, Recipe
 
 torch.set_num_threads(1)

@@ -17,7 +17,7 @@ from cuecard.cli.report import report
 from cuecard.domain.errors import BadInput, ModelRefused
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.evals.item import Aggregate, Item
-from cuecard.evals.judging.replies import GRADED
+from cuecard.evals.judging import GRADED
 from cuecard.models import spec
 from cuecard.models.replay import Says, ScriptedModel
 
@@ -142,7 +142,7 @@ def test_the_command_is_listed():
 
 
 def test_an_item_may_have_several_right_answers():
-    from cuecard.evals.judging.judge import asked_to_grade
+    from cuecard.evals.judging import asked_to_grade
 
     item = next(OpenQuestions().items())
     text = asked_to_grade(replace(item, golds=("a cat", "a kitten")).question, ("a cat", "a kitten"), "kitten")

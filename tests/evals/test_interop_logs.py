@@ -14,7 +14,7 @@ from test_interop_runs import answers, calls
 
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput
-from cuecard.evals.interop import inspect_logs, lm_eval
+from cuecard.evals.interop import inspect, lmms
 from cuecard.evals.interop.imports import unresolved
 from cuecard.evals.interop.replies import places, source
 from cuecard.evals.tasks.registry import open_task
@@ -25,7 +25,7 @@ SHORT = ("small", Mode.SHORT)
 def first(tmp_path, **fields):
     """The reply in a log of one sample with these fields changed."""
     path = inspect_log(tmp_path / "a.json", log_samples(["A"], **fields))
-    return next(inspect_logs.read(path, known(tmp_path)))
+    return next(inspect.read(path, known(tmp_path)))
 
 
 def output(content, **more):
@@ -108,7 +108,7 @@ def test_epochs_after_the_first_and_invalidated_samples_are_counted_and_not_used
     given[1]["invalidation"] = {"author": "me", "reason": "wrong image"}
     for suffix in (".json", ".eval"):
         path = inspect_log(tmp_path / f"a{suffix}", given)
-        read = source("small", Mode.SHORT, path, inspect_logs.read, known(tmp_path))
+        read = source("small", Mode.SHORT, path, inspect.read, known(tmp_path))
         assert {id: reply.answer for id, reply in read.replies.items()} == {"0": "A"}
         assert sorted(read.unused.values()) == [1, 2]
 
@@ -116,10 +116,10 @@ def test_epochs_after_the_first_and_invalidated_samples_are_counted_and_not_used
 def test_the_model_is_called_as_in_the_log_also_where_the_log_was_broken_off(tmp_path):
     for suffix in (".json", ".eval"):
         path = inspect_log(tmp_path / f"a{suffix}", log_samples(["A"]), "openai/gpt")
-        assert inspect_logs.model(path, "pets") == "openai/gpt"
+        assert inspect.model(path, "pets") == "openai/gpt"
     with zipfile.ZipFile(tmp_path / "b.eval", "w") as log:
         log.writestr("_journal/start.json", json.dumps({"eval": {"model": "vllm/pet"}}))
-    assert inspect_logs.model(tmp_path / "b.eval", "pets") == "vllm/pet"
+    assert inspect.model(tmp_path / "b.eval", "pets") == "vllm/pet"
 
 
 def test_a_sample_whose_messages_have_files_of_their_own_is_read(tmp_path):
@@ -128,7 +128,7 @@ def test_a_sample_whose_messages_have_files_of_their_own_is_read(tmp_path):
         log.writestr("samples/0_epoch_1/sample.json", json.dumps({**sample, "messages": None}))
         log.writestr("samples/0_epoch_1/messages/0.json", "[]")
         log.writestr("samples/0_epoch_1/events/stats.json", "{}")
-    (reply,) = inspect_logs.read(tmp_path / "a.eval", known(tmp_path))
+    (reply,) = inspect.read(tmp_path / "a.eval", known(tmp_path))
     assert (reply.answer, reply.prompt) == ("A", "Which pet is number 0?")
 
 
@@ -151,7 +151,7 @@ def test_a_sample_whose_messages_have_files_of_their_own_is_read(tmp_path):
 )
 def test_a_log_that_does_not_fit_is_refused_with_its_sample(tmp_path, fields, expected):
     path = inspect_log(tmp_path / "a.json", [log_samples(["A"])[0] | fields])
-    assert expected in refusal(inspect_logs.read, path, known(tmp_path))
+    assert expected in refusal(inspect.read, path, known(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_log_that_does_not_fit_is_refused_with_its_sample(tmp_path, fields, ex
 )
 def test_a_broken_log_is_refused_in_one_line(tmp_path, name, text, expected):
     (tmp_path / name).write_bytes(text)
-    assert expected in refusal(inspect_logs.read, tmp_path / name, known(tmp_path))
+    assert expected in refusal(inspect.read, tmp_path / name, known(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_a_broken_log_is_refused_in_one_line(tmp_path, name, text, expected):
 def test_a_broken_sample_is_refused_with_its_name_in_the_zip(tmp_path, text, expected):
     with zipfile.ZipFile(tmp_path / "a.eval", "w") as log:
         log.writestr("samples/0_epoch_1.json", text)
-    assert expected in refusal(inspect_logs.read, tmp_path / "a.eval", known(tmp_path))
+    assert expected in refusal(inspect.read, tmp_path / "a.eval", known(tmp_path))
 
 
 def test_a_compression_that_this_python_does_not_have_is_named_with_what_to_do(tmp_path):
@@ -188,7 +188,7 @@ def test_a_compression_that_this_python_does_not_have_is_named_with_what_to_do(t
         for place in places_:
             data = data[: place + at] + struct.pack("<H", 95) + data[place + at + 2 :]
     path.write_bytes(data)
-    message = refusal(inspect_logs.read, path, known(tmp_path))
+    message = refusal(inspect.read, path, known(tmp_path))
     assert "samples/0_epoch_1.json is compressed in a way that this Python cannot unpack" in message
     assert "pip install zipfile-zstd" in message
 
@@ -211,7 +211,7 @@ def test_several_logs_are_one_run_if_no_question_is_in_two_of_them(tmp_path):
 
 def test_a_question_has_one_reply_whatever_filters_read_it(tmp_path):
     path = harness(tmp_path / "m" / "a.jsonl", ["The answer is A.", "<think>it barks</think>B"], ("strict", "flexible"))
-    read = source("small", Mode.REASON, path, lm_eval.read, known(tmp_path))
+    read = source("small", Mode.REASON, path, lmms.read_lm_eval, known(tmp_path))
     assert [(each.answer, each.reasoning) for each in read.replies.values()] == [
         ("The answer is A.", None), ("B", "it barks"),
     ]  # fmt: skip
@@ -233,13 +233,13 @@ def test_a_question_has_one_reply_whatever_filters_read_it(tmp_path):
 )
 def test_a_harness_log_that_does_not_fit_is_refused_with_its_line(tmp_path, fields, expected):
     path = harness(tmp_path / "m" / "a.jsonl", ["A"], **fields)
-    assert expected in refusal(lm_eval.read, path, known(tmp_path))
+    assert expected in refusal(lmms.read_lm_eval, path, known(tmp_path))
 
 
 def test_another_reply_to_the_same_question_is_refused(tmp_path):
     path = harness(tmp_path / "m" / "a.jsonl", ["A"])
     path.write_text(path.read_text() + path.read_text().replace('[["A"]]', '[["B"]]'))
-    assert "line 2: question '0' is answered in line 1 too" in refusal(lm_eval.read, path, known(tmp_path))
+    assert "line 2: question '0' is answered in line 1 too" in refusal(lmms.read_lm_eval, path, known(tmp_path))
 
 
 @pytest.mark.parametrize(("target", "fits"), [("He has 9 * 2 = 18.\n#### 18", True), ("['18']", True), ("17", False)])
@@ -248,12 +248,12 @@ def test_right_answers_of_the_harness_may_come_with_a_solution(tmp_path, target,
     there = places(open_task(f"tsv:{tsv(tmp_path / 'Numbers.tsv', data)}"))
     path = harness(tmp_path / "m" / "a.jsonl", ["18"], target=target)
     if fits:
-        assert len(source("small", Mode.SHORT, path, lm_eval.read, there).replies) == 1
+        assert len(source("small", Mode.SHORT, path, lmms.read_lm_eval, there).replies) == 1
     else:
-        assert "1 of 1 right answers are not the task's" in refusal(lm_eval.read, path, there)
+        assert "1 of 1 right answers are not the task's" in refusal(lmms.read_lm_eval, path, there)
 
 
 def test_a_number_for_the_right_choice_counts_options_or_is_one_and_is_not_compared(tmp_path):
     path = harness(tmp_path / "m" / "a.jsonl", ["A"], target="2")
-    assert next(lm_eval.read(path, known(tmp_path))).gold is None
+    assert next(lmms.read_lm_eval(path, known(tmp_path))).gold is None
     assert GOLDS[0] == "A"

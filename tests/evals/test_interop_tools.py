@@ -10,7 +10,7 @@ from test_interop_files import NOW, known, run
 
 from cuecard.domain.call import Mode
 from cuecard.evals import run_folder
-from cuecard.evals.interop import exports, inspect, inspect_logs, lm_eval, lmms, vlmevalkit
+from cuecard.evals.interop import exports, inspect, lmms, vlmevalkit
 from cuecard.evals.interop.replies import source
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the tools' own warnings
@@ -45,10 +45,10 @@ def test_inspect_ai_reads_an_exported_log_and_what_it_writes_again_is_imported(t
     again = log.read_eval_log(str(tmp_path / f"again.{form}"))
     assert [each.output.completion for each in again.samples] == [each.output.completion for each in result.samples]
     assert [each.metadata["route"] for each in again.samples] == ["direct"] * 6
-    read = source("small", Mode.REASON, tmp_path / f"again.{form}", inspect_logs.read, known(tmp_path))
+    read = source("small", Mode.REASON, tmp_path / f"again.{form}", inspect.read, known(tmp_path))
     assert [reply.answer for reply in read.replies.values()] == REASONED
     assert [reply.reasoning for reply in read.replies.values()][:4] == ["fur", "it barks", "it moos", "hm"]
-    assert inspect_logs.model(read.path, "pets") == "cuecard/reason:small"
+    assert inspect.model(read.path, "pets") == "cuecard/reason:small"
 
 
 @pytest.mark.parametrize("form", ["json", "eval"])
@@ -88,11 +88,11 @@ def test_a_log_that_inspect_ai_has_made_itself_is_imported(tmp_path, form):
         display="none",
     )
     path = next((tmp_path / "logs").glob(f"*.{form}"))
-    read = source("small", Mode.SHORT, path, inspect_logs.read, known(tmp_path))
+    read = source("small", Mode.SHORT, path, inspect.read, known(tmp_path))
     assert (len(read.replies), dict(read.unused)) == (6, {"the sample is of a later epoch": 6})
     assert (read.replies["1"].reasoning, read.replies["1"].usage.prompt_tokens) == ("it barks", 20)
     assert "the picture is lost" in str(read.replies["5"].error)
-    assert inspect_logs.model(path, "pets") == "mockllm/model"
+    assert inspect.model(path, "pets") == "mockllm/model"
     assert log.status == "success"
 
 
@@ -132,11 +132,11 @@ def test_sample_logs_that_lm_eval_has_made_itself_are_imported(tmp_path):
     for name, each in samples.items():
         tracker.save_results_samples(task_name=name, samples=each)
     path, scores = (next((tmp_path / "logs").rglob(f"samples_{name}_*.jsonl")) for name in ("pets", "ranked"))
-    read = source("small", Mode.REASON, path, lm_eval.read, known(tmp_path))
+    read = source("small", Mode.REASON, path, lmms.read_lm_eval, known(tmp_path))
     assert [reply.answer for reply in read.replies.values()] == REASONED
     assert read.replies["0"].prompt == "Which pet is number 0?"
     with pytest.raises(Exception, match="`resps` holds log-likelihoods"):
-        source("small", Mode.SHORT, scores, lm_eval.read, known(tmp_path))
+        source("small", Mode.SHORT, scores, lmms.read_lm_eval, known(tmp_path))
     _, summary = imported(tmp_path, {("small", Mode.REASON): path}, "lm-eval")
     assert only(summary)["reason:small"]["accuracy"] == pytest.approx(4 / 6)
 

@@ -21,8 +21,7 @@ from cuecard.evals.analysis.ledger import Price
 from cuecard.evals.analysis.summary import summary as summary_of
 from cuecard.evals.arm import parse_all
 from cuecard.evals.budgets.matched import Comparison, MatchedBudgets, folds, matched_budgets
-from cuecard.evals.budgets.oracle import hull, mixture, oracle
-from cuecard.evals.budgets.schemes import ROUTES, Scheme, arms_of, chosen, schemes
+from cuecard.evals.budgets.schemes import ROUTES, Scheme, arms_of, chosen, hull, mixture, oracle, schemes
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.run import answer

@@ -16,7 +16,7 @@ from cuecard.evals.analysis.ledger import Price
 from cuecard.evals.analysis.units import arm_named
 from cuecard.evals.arm import base_of, parse
 from cuecard.evals.database import AnswerRow, ItemRow, Store
-from cuecard.evals.tuning.candidates import candidates
+from cuecard.evals.tuning.calibration import candidates
 from cuecard.evals.tuning.tune import file_of, observations
 from cuecard.strategies.acceptance_rules import Acceptance
 from cuecard.strategies.policy import Policy

@@ -26,7 +26,7 @@ from cuecard.evals.arm import base_of, parse
 from cuecard.evals.database import AnswerRow, CallRow, ItemRow, Store
 from cuecard.evals.study import run_config
 from cuecard.evals.tuning import tune as tuning
-from cuecard.evals.tuning.candidates import calibrated, candidates
+from cuecard.evals.tuning.calibration import calibrated, candidates
 from cuecard.models.acceptance_table import SHARED, AcceptanceTable, KindWeights
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel

@@ -8,8 +8,8 @@ from contextlib import closing, suppress
 from files import jsonl
 from laboratory import Laboratory, MadeUp
 
-from cuecard.evals.analysis.unfinished import unfinished
 from cuecard.evals.arm import parse_all
+from cuecard.evals.run_folder import unfinished
 from cuecard.evals.runner.run import Plan, run
 from cuecard.evals.tasks.files import JsonlTask
 

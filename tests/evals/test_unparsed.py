@@ -14,10 +14,9 @@ from cuecard.cli.evals.judging import unparsed as command
 from cuecard.cli.report import report
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, ModelRefused
+from cuecard.evals import judging as listing
 from cuecard.evals import run_folder
-from cuecard.evals.judging import replies as listing
-from cuecard.evals.judging.arms import judged_arms
-from cuecard.evals.judging.judge import Judge, asked
+from cuecard.evals.judging import Judge, asked, judged_arms
 from cuecard.evals.scorers import item_of
 from cuecard.models import spec
 from cuecard.models.replay import Says, ScriptedModel

@@ -13,8 +13,8 @@ from cuecard.latency import readings
 from cuecard.latency.analysis import measured
 from cuecard.latency.dimensions import PRESETS
 from cuecard.latency.grid import Grid, ProfileEnd, Workload
-from cuecard.latency.inside import decoders
 from cuecard.latency.inside import profile as profiles
+from cuecard.latency.inside import request as decoders
 from cuecard.latency.inside.checkpoint import TooBig, loaded, plans, random_model
 from cuecard.latency.inside.profile import InProcessProfile, datasheet, profile
 from cuecard.latency.inside.request import LostTime, Runner, Watch

@@ -17,10 +17,10 @@ from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image, Question
 from cuecard.models.base import Limits, Progress
 from cuecard.models.images.image_scope import ImageKind, ImageScope
-from cuecard.models.local import process
-from cuecard.models.local.embedded.vision import VisionTower
+from cuecard.models.local import engine
+from cuecard.models.local.embedded.layers import VisionTower
+from cuecard.models.local.engine import ModelProcess
 from cuecard.models.local.model import LocalModel
-from cuecard.models.local.process import ModelProcess
 from cuecard.models.prompt import EMBEDDED, reason, short
 from cuecard.models.scope import IMAGES_FILE, outside
 from cuecard.models.spec import Embedded
@@ -183,8 +183,8 @@ async def test_a_folder_without_the_file_has_no_opinion_of_images(folder: Path, 
 @pytest.fixture
 async def apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalModel]:
     """The model in a child process."""
-    monkeypatch.delenv(process.VARIABLE, raising=False)
-    monkeypatch.setattr(process.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.delenv(engine.VARIABLE, raising=False)
+    monkeypatch.setattr(engine.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     monkeypatch.setattr("cuecard.models.local.model.ModelProcess", lambda *given: ModelProcess(*given, calls_before=0))
     model = LocalModel.load(folder)
     async with asyncio.timeout(60):

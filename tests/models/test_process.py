@@ -18,9 +18,9 @@ from cuecard.demo import boards
 from cuecard.domain.errors import BadInput, ModelError
 from cuecard.domain.question import Image, Question
 from cuecard.models.base import Limits, Weighing
-from cuecard.models.local import process
+from cuecard.models.local import engine
+from cuecard.models.local.engine import CALLS_BEFORE, ModelProcess
 from cuecard.models.local.model import LocalModel
-from cuecard.models.local.process import CALLS_BEFORE, ModelProcess
 from cuecard.models.prompt import EMBEDDED, CardFormat, read, reason, short
 
 pytestmark = pytest.mark.slow
@@ -113,8 +113,8 @@ async def test_closing_ends_the_process(model: LocalModel) -> None:
 
 
 async def test_the_first_calls_are_answered_here_and_later_ones_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(process.VARIABLE)
-    monkeypatch.setattr(process.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.delenv(engine.VARIABLE)
+    monkeypatch.setattr(engine.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     model = LocalModel.load(SOURCE)
     for _ in range(CALLS_BEFORE):
         await hear(model, short(QUESTION, EMBEDDED))

@@ -15,9 +15,8 @@ from cuecard.demo.scope import scope
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image, Message, Question
 from cuecard.models.images.image_scope import ImageScope
-from cuecard.models.scope import FILE, IMAGES_FILE, IMAGES_KEPT, Scope, SeenImages
+from cuecard.models.scope import FILE, IMAGES_FILE, IMAGES_KEPT, QuestionWording, Scope, SeenImages, listed
 from cuecard.models.spec import EMBEDDED, Embedded
-from cuecard.models.wordings import QuestionWording, listed
 
 SCOPE = scope()
 

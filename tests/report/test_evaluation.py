@@ -14,10 +14,9 @@ from typer.testing import CliRunner
 
 from cuecard.cli import app
 from cuecard.report.evaluation import sentences
-from cuecard.report.page.canvas import file_name, svg
+from cuecard.report.page.canvas import ScatterPoint, file_name, scatter, svg
 from cuecard.report.page.html import environment, thumbnail
 from cuecard.report.page.report_files import write_csv
-from cuecard.report.page.scatter import ScatterPoint, scatter
 
 HEADINGS = [
     "Summary",

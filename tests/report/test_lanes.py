@@ -8,7 +8,7 @@ import pytest
 from stock import CALLS, OUTCOME, call
 
 from cuecard.domain.call import Mode
-from cuecard.report.page.timeline import handoff, ordered, tracks
+from cuecard.report.terminal import handoff, ordered, tracks
 
 
 def test_calls_are_ordered_by_start_and_then_by_end() -> None:

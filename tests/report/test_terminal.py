@@ -16,7 +16,7 @@ from cuecard.domain.call import FinishReason, Mode
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.evals import run_folder
 from cuecard.evals.analysis.results import RunResults, TaskResults, run_results
-from cuecard.report import results_table, terminal
+from cuecard.report import arm_table, terminal
 from cuecard.report.page import formatting
 
 
@@ -42,8 +42,8 @@ def test_no_line_is_wider_than_the_terminal(width: int, task: TaskResults) -> No
         terminal.Timeline(OUTCOME),
         terminal.Timeline(wordy),
         terminal.Legend(),
-        results_table.results(RunResults("reason:large", 0.01, (long_names,))),
-        results_table.results(RunResults("reason:large", 0.01, (task, replace(task, task="other")))),
+        arm_table.results(RunResults("reason:large", 0.01, (long_names,))),
+        arm_table.results(RunResults("reason:large", 0.01, (task, replace(task, task="other")))),
     ]
     for what in drawn:
         assert max(map(cell_len, shown(what, width))) <= width
@@ -103,7 +103,7 @@ def test_the_legend_names_each_character_of_a_bar(encoding: str, glyphs: str) ->
 
 
 def test_figures_are_whole_in_a_narrow_terminal(task: TaskResults) -> None:
-    lines = shown(results_table.results(RunResults("reason:large", 0.01, (task,))), 40)
+    lines = shown(arm_table.results(RunResults("reason:large", 0.01, (task,))), 40)
     assert not any("…" in line for line in lines)
     assert sum("×" in line and "%" in line for line in lines) == 6
 
@@ -111,7 +111,7 @@ def test_figures_are_whole_in_a_narrow_terminal(task: TaskResults) -> None:
 @pytest.mark.parametrize("width", [60, 80])
 def test_the_table_gives_accuracy_latency_and_speed_up_of_each_arm_on_each_task(width: int, task: TaskResults) -> None:
     other = replace(task, task="other", arms={name: replace(arm, accuracy=None) for name, arm in task.arms.items()})
-    lines = shown(results_table.results(RunResults("reason:large", 0.01, (task, other))), width)
+    lines = shown(arm_table.results(RunResults("reason:large", 0.01, (task, other))), width)
     rows: dict[str, list[str]] = {}
     for line in (line for line in lines if "×" in line):
         rows.setdefault(line.split()[0], []).extend(line.split()[1:])

@@ -15,9 +15,9 @@ from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.base import Limits
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel
+from cuecard.strategies.baselines import step_end
 from cuecard.strategies.policy import Policy, Schedule
 from cuecard.strategies.run import answer
-from cuecard.strategies.steps import step_end
 
 HOW_MANY = Question("How many cats are there?", kind=AnswerKind.NUMBER)
 ONE = "There is one black cat on the left side."

@@ -1,9 +1,8 @@
 """The public API of the attention laboratory: capture, run and findings."""
 
-from cuecard.attention.capture import borrowed, capture, decode, in_process, own
 from cuecard.attention.measure import Measure
 from cuecard.attention.results import Findings, findings
-from cuecard.attention.run import Asked, Settings, run
+from cuecard.attention.run import Asked, Settings, borrowed, capture, decode, in_process, own, run
 from cuecard.attention.store import Folder
 from cuecard.models.local.inputs import Span, Spans
 

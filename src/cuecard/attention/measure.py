@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cuecard.attention.store import BINS, BOUND, CLASSES, READINGS, SPANS, TOP
-from cuecard.attention.token_classes import TokenClass, classes, conclusion
+from cuecard.attention.store import BINS, BOUND, CLASSES, READINGS, SPANS, TOP, TokenClass, classes, conclusion
 from cuecard.domain.errors import CuecardError
 from cuecard.models.local.attention_hook import Rows, sums
 from cuecard.models.local.inputs import Span, Spans

@@ -83,7 +83,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Estimate how many tokens a small model may write before a large model that reasons itself is as fast.",
     ),
     "plan": (
-        "latency.estimate:plan",
+        "latency.fit:plan",
         "Estimate latency and cost of each strategy for pairs of models, without a call.",
     ),
     "import": ("evals.exchange:imports", "Turn predictions of one or two models, made by other tools, into a run."),

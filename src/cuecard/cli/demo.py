@@ -29,7 +29,7 @@ from cuecard.evals.item import Task
 from cuecard.evals.runner.run import Plan
 from cuecard.evals.study import Study
 from cuecard.models.base import Model
-from cuecard.report import results_table
+from cuecard.report import arm_table
 from cuecard.report.page import formatting
 from cuecard.report.page.machine import evaluation_facts, machine
 
@@ -156,7 +156,7 @@ class _Watch:
 
     def _draw(self, live: Live) -> None:
         arms = {task.name: self._tally.figures(task.name, ARMS) for task in self._tasks}
-        live.update(results_table.ResultsTable(arms, f"{self._so_far()}; Ctrl-C stops"), refresh=True)
+        live.update(arm_table.ResultsTable(arms, f"{self._so_far()}; Ctrl-C stops"), refresh=True)
         self._drawn_s = time.monotonic()
 
     def _so_far(self) -> str:
@@ -184,7 +184,7 @@ def _show(console: Console, found: RunResults, samples: Sequence[examples.Reques
     for task in (task for task in found.tasks if task.verdict is not None):
         verdict, _, gain = sentences.pays(task).partition(": ")
         console.print(Text.assemble((verdict, "bold"), ": ", gain, "\n"))
-    console.print(results_table.results(found))
+    console.print(arm_table.results(found))
     if samples:
         _show_sample(console, samples[-1])
 

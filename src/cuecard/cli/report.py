@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from cuecard import disk
 from cuecard.cli import attention as attention_report
-from cuecard.cli.latency import report as latency_report
+from cuecard.cli.latency.fit import fits_of, pairs_of
 from cuecard.cli.options import telling_what_is_kept
 from cuecard.domain.errors import BadInput, required
 from cuecard.evals import run_folder
@@ -21,10 +22,13 @@ from cuecard.evals.analysis.ledger import Price, by_model, watts
 from cuecard.evals.analysis.results import RunResults, TaskResults, run_results
 from cuecard.evals.analysis.summary import summary as summary_of
 from cuecard.evals.analysis.verdict import MARGIN
-from cuecard.evals.judging.replies import Judgements
+from cuecard.evals.judging import Judgements
 from cuecard.latency import readings
+from cuecard.latency.analysis import measured
+from cuecard.latency.analysis.latency_model import Fit, plainest
+from cuecard.latency.simulate import breakeven
 from cuecard.report.arm_table import ArmTable
-from cuecard.report.page.machine import evaluation_facts
+from cuecard.report.page.machine import evaluation_facts, run_facts
 
 Maybe = typer.Option
 
@@ -53,7 +57,7 @@ def report(
         attention_report.report(run, out, questions, as_json)
         return
     if readings.is_profile(run):
-        latency_report.report(run, out, as_json)
+        latency_report(run, out, as_json)
         return
     drawn = required("cuecard.report.evaluation.report", "a report")
     prices, powers = by_model("--price", price or (), Price.parse), by_model("--watts", power or (), watts)
@@ -119,3 +123,76 @@ def _table(task: TaskResults, drawn: Any) -> ArmTable:
         ]
         rows.append((arm.arm, cells))
     return ArmTable(("right", "95%", "against", "p", "latency"), rows, task.task)
+
+
+# --- latency profiles -------------------------------------------------------------------------------------------------
+
+
+def latency_report(run: Path, out: Path | None, as_json: bool) -> None:
+    """Write the page of a profile; missing fits and break-even points are made with default settings.
+
+    Raises BadInput, MissingExtra.
+    """
+    drawn = required("cuecard.report.latency.report", "a report")
+    about = readings.about(run)
+    served: list[Any] = []
+    if about["config"].get("source") == "server":
+        from cuecard.latency.server import metrics  # imports HTTP
+
+        served = metrics.served(run)
+    fits = _fits(run, may_lack=bool(served))
+    shown = drawn.Profiled(
+        run.resolve().name,
+        measured.points(run),
+        [plainest(fits, model) for model in dict.fromkeys(fit.model for fit in fits)],
+        _pairs(run, fits) if fits else [],
+        measured.roofs(run),
+        measured.devices(about.get("probe") or {}),
+        facts(about),
+        served,
+    )
+    made = drawn.report(shown)
+    written = made.save(out or run / "report.html")
+    if as_json:
+        typer.echo(json.dumps({name: list(rows) for name, rows in made.tables.items()}, indent=2, default=str))
+        return
+    console = Console(highlight=False)
+    for line in drawn.summary(shown):
+        console.print(Text(f"· {line}"))
+    console.print(Text(f"report:  {written[0]}"))
+    console.print(Text(f"tables:  {', '.join(path.name for path in written[1:])}", style="dim"))
+
+
+def _fits(run: Path, *, may_lack: bool) -> list[Fit]:
+    """The fits of a profile; none if `may_lack` and they cannot be made, as with one output length. Raises BadInput."""
+    try:
+        return fits_of(run)
+    except BadInput:
+        if not may_lack:
+            raise
+        return []
+
+
+def _pairs(run: Path, fits: Sequence[Fit]) -> list[breakeven.PairBreakEven]:
+    """Break-even points from the directory, else new ones of every model with the last; none for a single model."""
+    path = run / breakeven.FILE
+    if not path.exists():
+        try:
+            both = pairs_of(fits, None, None)
+        except BadInput:
+            return []
+        found = [breakeven.pair(*pair, breakeven.query(pair)) for pair in both]
+        breakeven.write(found, path)
+    return breakeven.read(path)
+
+
+def facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Facts about a profile, for the footer of its page."""
+    config = about["config"]
+    lines = [("models", ", ".join(config.get("models") or ())), ("timed", str(config.get("source") or "not known"))]
+    lines += [(f"grid, {name.replace('_', ' ')}", _plain(value)) for name, value in (config.get("grid") or {}).items()]
+    return run_facts(about, lines)
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -22,10 +22,8 @@ from cuecard.demo.reasoning import CELLS, COLOURS, SIDE, TIMES
 from cuecard.demo.training import data as training_data
 from cuecard.domain.question import Question
 from cuecard.models.images.image_scope import Floats, ImageKind, ImageScope
-from cuecard.models.local.embedded.arrays import Weights
-from cuecard.models.local.embedded.vision import VisionTower
-from cuecard.models.scope import FILE, IMAGES_FILE, WORD, Scope
-from cuecard.models.wordings import QuestionWording, Size
+from cuecard.models.local.embedded.layers import VisionTower, Weights
+from cuecard.models.scope import FILE, IMAGES_FILE, WORD, QuestionWording, Scope, Size
 
 Places = Mapping[str, tuple[str, tuple[str, ...]]]
 """By name of a place: the text before its values in a question, and the values."""

@@ -28,8 +28,7 @@ from cuecard.demo import tokenizer as tk
 from cuecard.demo.reasoning import CELLS, COLOURS, ORDINALS, STYLES, landing
 from cuecard.demo.training import data as training_data
 from cuecard.demo.training.data import Row, Writer
-from cuecard.demo.training.heads import Heads, first_head
-from cuecard.demo.training.muon import Muon
+from cuecard.demo.training.optimisation import Heads, Muon, first_head
 from cuecard.demo.training.recipes import REASONED, RECIPES, Phase
 from cuecard.models.spec import Embedded
 

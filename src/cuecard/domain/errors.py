@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import wraps
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 
 class CuecardError(Exception):
@@ -257,3 +259,24 @@ def did_you_mean(name: object, known: Iterable[str], otherwise: str | None = Non
     if near := get_close_matches(str(name)[:_COMPARED_CHARS], names, 1):
         return f"did you mean {form.format(near[0])}?"
     return f"there are: {', '.join(names)}" if otherwise is None else otherwise
+
+
+# --- keywords ---------------------------------------------------------------------------------------------------------
+
+T = TypeVar("T", bound=type)
+
+
+def suggests_keywords(cls: T) -> T:
+    """Make a class's constructor raise BadInput, with a suggestion, for an unknown keyword."""
+    construct = cls.__init__  # type: ignore[misc]
+    known = inspect.signature(cls).parameters
+
+    @wraps(construct)
+    def __init__(self: Any, *values: Any, **named: Any) -> None:
+        if not named.keys() <= known.keys():
+            unknown = next(name for name in named if name not in known)
+            raise BadInput(f"{cls.__name__} has no {unknown!r}", did_you_mean(unknown, known))
+        construct(self, *values, **named)
+
+    cls.__init__ = __init__  # type: ignore[misc]
+    return cls

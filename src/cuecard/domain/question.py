@@ -9,8 +9,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import ClassVar
 
-from cuecard.domain.errors import BadInput, did_you_mean
-from cuecard.domain.keywords import suggests_keywords
+from cuecard.domain.errors import BadInput, did_you_mean, suggests_keywords
 
 MOST_OPTIONS = 26
 """One for each letter."""

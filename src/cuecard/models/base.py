@@ -12,8 +12,7 @@ from typing import Any, Protocol
 
 from cuecard.answers.kinds import KINDS
 from cuecard.domain.call import AnswerToken, Call, FinishReason, Mode, Usage
-from cuecard.domain.errors import CuecardError
-from cuecard.domain.keywords import suggests_keywords
+from cuecard.domain.errors import CuecardError, suggests_keywords
 from cuecard.domain.question import AnswerKind
 from cuecard.models.acceptance_table import AcceptanceTable
 from cuecard.models.prompt import CardFormat, Prompt, Style

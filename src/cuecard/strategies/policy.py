@@ -15,8 +15,7 @@ from typing import Annotated, Any, TypedDict, get_args, get_type_hints
 
 from cuecard import settings
 from cuecard.domain.call import Mode
-from cuecard.domain.errors import BadInput
-from cuecard.domain.keywords import suggests_keywords
+from cuecard.domain.errors import BadInput, suggests_keywords
 from cuecard.models.acceptance_table import AcceptanceTable
 from cuecard.models.base import Limits
 from cuecard.models.prompt import CardFormat

@@ -16,7 +16,7 @@ from cuecard.domain.question import AnswerKind, Question, labelled
 from cuecard.models.base import Model
 from cuecard.models.scope import outside
 from cuecard.strategies import baselines, paper
-from cuecard.strategies import steps as by_steps
+from cuecard.strategies import baselines as by_steps
 from cuecard.strategies.acceptance import Verdict, accepted_short, check_writers, fitting, may_agree
 from cuecard.strategies.policy import Policy
 from cuecard.strategies.reply import Heard, Reply

@@ -23,14 +23,29 @@ from cuecard.evals import run_folder
 from cuecard.evals.analysis.summary import summary as summary_of
 from cuecard.evals.database import Record
 from cuecard.evals.interop import exports, inspect, lmms, vlmevalkit
-from cuecard.evals.interop.formats import FORMATS
 from cuecard.evals.interop.imports import CardReader, Import, ImportResult, fill, unresolved
-from cuecard.evals.interop.replies import Source, places, source
+from cuecard.evals.interop.replies import FileFormat, Source, places, source
 from cuecard.evals.requests import is_local
 from cuecard.evals.study import AT_ONCE_SERVED
 from cuecard.models import spec
 from cuecard.report.arm_table import ArmTable, routes_table
 from cuecard.report.page.machine import machine
+
+FORMATS = {
+    "vlmevalkit": FileFormat(
+        "VLMEvalKit's prediction files: MODEL_DATASET.xlsx, .tsv or .json.", vlmevalkit.read, vlmevalkit.model
+    ),
+    "lmms-eval": FileFormat(
+        "lmms-eval's sample logs: DATETIME_samples_TASK.jsonl, written with --log_samples.", lmms.read, lmms.model
+    ),
+    "lm-eval": FileFormat(
+        "lm-evaluation-harness's sample logs: samples_TASK_DATETIME.jsonl, written with --log_samples.",
+        lmms.read_lm_eval,
+        lmms.model,
+    ),
+    "inspect": FileFormat("inspect_ai's logs: .eval or .json.", inspect.read, inspect.model),
+}
+
 
 imports = typer.Typer(
     add_completion=False,

@@ -17,12 +17,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from cuecard.domain.errors import BadInput, ModelError
+from cuecard.evals import judging as listing
 from cuecard.evals import run_folder
 from cuecard.evals.database import Store
-from cuecard.evals.judging import replies as listing
-from cuecard.evals.judging.arms import GradedArm, graded_arms
-from cuecard.evals.judging.judge import Items, Judge, Keep
-from cuecard.evals.judging.replies import GRADED, READ, Judged, ListedReply
+from cuecard.evals.judging import GRADED, READ, GradedArm, Items, Judge, Judged, Keep, ListedReply, graded_arms
 from cuecard.evals.requests import is_local, model_revision
 from cuecard.evals.scorers import item_of
 from cuecard.evals.study import AT_ONCE_SERVED

@@ -88,7 +88,7 @@ def matched_budget(
     compared = chosen(parts(schemes), whole_numbers("--cuts", cuts, 1))
     prices = by_model("--price", price or (), Price.parse)
     how = Comparison(compared, against, shares(budgets), prices)
-    drawn = required("cuecard.report.budgets.report", "a report")
+    drawn = required("cuecard.report.budgets", "a report")
     wanted = file_studies.Study(
         models={"small": small, "large": large},
         tasks=tasks,

@@ -19,8 +19,8 @@ from cuecard import disk
 from cuecard.evals import run_folder
 from cuecard.evals.analysis.comparisons import ArmComparison, RunComparison, compare_runs
 from cuecard.evals.analysis.summary import summary
-from cuecard.evals.analysis.unfinished import unfinished
 from cuecard.evals.database import Store
+from cuecard.evals.run_folder import unfinished
 from cuecard.evals.scorers import Changed, Rescored, rescored
 from cuecard.report.arm_table import ArmTable
 from cuecard.report.page import formatting

@@ -25,8 +25,7 @@ from cuecard.evals.database import Record, Store
 from cuecard.evals.requests import is_timed
 from cuecard.evals.tuning import calibration
 from cuecard.evals.tuning import tune as tuning
-from cuecard.evals.tuning.calibration import FittedTable
-from cuecard.evals.tuning.candidates import Candidate, Key, calibrated, candidates
+from cuecard.evals.tuning.calibration import Candidate, FittedTable, Key, calibrated, candidates
 from cuecard.evals.tuning.tune import CandidateResult, Goal, Observation, Tuning
 from cuecard.models.acceptance_table import SHARED
 from cuecard.stats.bootstrap import Interval, ratio_interval

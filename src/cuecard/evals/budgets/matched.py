@@ -19,8 +19,7 @@ from cuecard.domain.errors import BadInput
 from cuecard.evals.analysis.ledger import Price, check_models, stages
 from cuecard.evals.analysis.units import ScoredTask, by_arm, counted, generated, plain, scored_tasks, timed
 from cuecard.evals.arm import LIVE
-from cuecard.evals.budgets.oracle import Point, mixture, oracle
-from cuecard.evals.budgets.schemes import AGAINST, ROUTES, Scheme
+from cuecard.evals.budgets.schemes import AGAINST, ROUTES, Point, Scheme, mixture, oracle
 from cuecard.evals.database import Record, Store
 from cuecard.evals.scorers import scorable
 from cuecard.stats.bootstrap import Interval, by_cluster, mean_interval, numpy

@@ -2,6 +2,9 @@
 
 One sample per question: the pair is one model, the arm's answer is its output, and the metadata contain the route, the
 calls and the seconds. A score of 1 is `C`, 0 is `I`, as in inspect_ai's scorers; other scores are numbers.
+
+Reading logs does not need inspect_ai, but `.eval`, a zip of the same JSON with a file per sample, is compressed with
+zstd, which zipfile supports from Python 3.14 or with the package zipfile-zstd.
 """
 
 from __future__ import annotations
@@ -9,18 +12,38 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 import cuecard
+from cuecard.answers import normalise
 from cuecard.disk import CannotStore
-from cuecard.domain.errors import required
-from cuecard.domain.question import Image
+from cuecard.domain.call import FinishReason, Usage
+from cuecard.domain.errors import BadInput, required
+from cuecard.domain.question import AnswerKind, Image
 from cuecard.evals.database import Record
 from cuecard.evals.interop import exports
 from cuecard.evals.interop.exports import ArmExport, ExportedAnswer
+from cuecard.evals.interop.replies import (
+    NOT_COUNTED,
+    OTHER_DATA,
+    LocatedItems,
+    RecordedReply,
+    check_question,
+    counted,
+    kept_prompt,
+    one_line,
+    parted,
+    usage_of,
+)
+from cuecard.evals.item import Item
+from cuecard.evals.tasks.rows import index_of
 from cuecard.stats.inference import mean, standard_error
 
 Form = Literal["json", "eval"]
@@ -174,3 +197,201 @@ def _sum(samples: list[Record]) -> Record:
 def _id(what: str, answers: ArmExport, more: str) -> str:
     """An id of 22 hex digits, the same for the same log."""
     return hashlib.sha256(f"{what} {answers.task['name']} {answers.arm} {more}".encode()).hexdigest()[:22]
+
+
+# --- import -----------------------------------------------------------------------------------------------------------
+
+_WHICH = "give a log that inspect_ai wrote: .eval or .json"
+_HEADERS = ("header.json", "_journal/start.json", "start.json")
+"""Files with the model's name: in a complete log, in an interrupted log, in a log of 2024."""
+_SAMPLE = re.compile(r"samples/.+_epoch_\d+(/sample)?\.json", re.DOTALL)
+"""File name of a sample, also if its messages are in separate files."""
+_FINISH = {
+    "stop": FinishReason.STOP,
+    "max_tokens": FinishReason.LENGTH,
+    "model_length": FinishReason.LENGTH,
+    "length": FinishReason.LENGTH,
+}
+
+
+def read(path: Path, known: LocatedItems) -> Iterator[RecordedReply]:
+    """The replies of all samples of a log. Raises BadInput."""
+    for where, sample in _samples(path):
+        yield _recorded(path, where, sample, known)
+
+
+def model(path: Path, task: str) -> str:
+    """The model's name in a log."""
+    if path.suffix.lower() != ".eval":
+        return str(_whole(path)["eval"].get("model") or path.stem)
+    with _unzipped(path) as log:
+        names = [name for name in _HEADERS if name in log.namelist()]
+        header = _entry(path, log, names[0]) if names else {}
+    return str(_object(header.get("eval")).get("model") or path.stem)
+
+
+def _recorded(path: Path, where: str, sample: Record, known: LocatedItems) -> RecordedReply:
+    item = _item(path, where, sample, known)
+    check_question(f"{path}, {where}, `input`", _asked(sample.get("input")), item)
+    _check_options(path, where, sample, item)
+    target = sample.get("target")
+    if isinstance(target, list):
+        target = ", ".join(map(str, target)) if item.question.kind is AnswerKind.CHOICE else str(target)
+    output = _object(sample.get("output"))
+    choices = _objects(output.get("choices"))
+    more: Any = {
+        "usage": _tokens(path, where, sample, output),
+        "gold": target if isinstance(target, str) else None,
+        "gold_column": "target",
+        "prompt": kept_prompt(_asked(sample.get("messages") or sample.get("input"))),
+        "unused": _unused(sample),
+    }
+    if (failure := _failure(sample, output)) is not None:
+        return RecordedReply(item.id, where, "", error=one_line(failure), **more)
+    if len(choices) > 1:
+        what = f"{path}, {where}, `output` holds {len(choices)} replies"
+        raise BadInput(what, "give a run with one reply a question (num_choices 1)")
+    content = _object(choices[0].get("message")).get("content")
+    if not isinstance(content, str | list):
+        raise BadInput(f"{path}, {where}, `output`: the message has no `content`", _WHICH)
+    ended = _FINISH.get(str(choices[0].get("stop_reason")))
+    return RecordedReply(item.id, where, *parted(_text(content), _reasoning(content)), finish_reason=ended, **more)
+
+
+def _item(path: Path, where: str, sample: Record, known: LocatedItems) -> Item:
+    if not isinstance(sample.get("id"), str | int):
+        raise BadInput(f"{path}, {where} has no `id`", _WHICH)
+    name = index_of(str(sample["id"]))
+    place = known.get(name)
+    if place is None:
+        first = ", ".join(list(known)[:3])
+        what = f"{path}, {where}, `id`: the task has no question {name[:80]!r} (its first: {first})"
+        raise BadInput(what, "give inspect_ai's samples the ids of the task's questions")
+    return place.item
+
+
+def _check_options(path: Path, where: str, sample: Record, item: Item) -> None:
+    """Raises BadInput if a sample's choices are not the question's options in the same order (letters would differ)."""
+    given = sample.get("choices")
+    if not isinstance(given, list) or not given or item.question.kind is not AnswerKind.CHOICE:
+        return
+    if [normalise(str(each)) for each in given] != [normalise(each) for each in item.question.options]:
+        what = f"{path}, {where}, `choices` are not the options of question {item.id[:80]!r}, in their order"
+        raise BadInput(what, OTHER_DATA)
+
+
+def _unused(sample: Record) -> str | None:
+    if sample.get("invalidation"):
+        return "the sample was invalidated"
+    return "the sample is of a later epoch" if sample.get("epoch", 1) != 1 else None
+
+
+def _failure(sample: Record, output: Record) -> str | None:
+    """The reason why there is no reply; None if there is one."""
+    error, limit, choices = sample.get("error"), _object(sample.get("limit")), _objects(output.get("choices"))
+    if error or output.get("error"):
+        return str(_object(error).get("message") or error or output["error"])
+    if not choices:
+        return f"stopped by its limit ({limit['type']})" if limit.get("type") else "the sample has no output"
+    filtered = choices[0].get("stop_reason") == "content_filter"
+    return "the content filter stopped the answer" if filtered else None
+
+
+def _tokens(path: Path, where: str, sample: Record, output: Record) -> Usage:
+    """Tokens of the call; not counted if a sample made several: the log has only the last call's. Raises BadInput."""
+    usage = _object(output.get("usage"))
+    calls = sum(each.get("source") == "generate" for each in _objects(sample.get("messages")))
+    if calls > 1 or not usage.get("total_tokens"):
+        return NOT_COUNTED
+    cached = counted(usage.get("input_tokens_cache_read"))
+    others = (counted(usage.get(name)) for name in ("input_tokens", "input_tokens_cache_write"))
+    prompt = sum(count or 0 for count in (cached, *others))
+    place = f"{path}, {where}, `usage`"
+    return usage_of(place, prompt, cached, usage.get("output_tokens"), usage.get("reasoning_tokens"))
+
+
+def _asked(given: Any) -> str:
+    """The text of an input: a string, or the user's last message; empty if there is none."""
+    if isinstance(given, str):
+        return given
+    asked = [each for each in _objects(given) if each.get("role") == "user"]
+    return _text(asked[-1].get("content")) if asked else ""
+
+
+def _text(content: Any) -> str:
+    """The text of a message, without reasoning and images."""
+    return content if isinstance(content, str) else "\n".join(_parts(content, "text", "text"))
+
+
+def _reasoning(content: Any) -> str:
+    """The readable reasoning of a message: if redacted, its summary."""
+    return "\n".join(_parts(content, "reasoning", "reasoning"))
+
+
+def _parts(content: Any, kind: str, field: str) -> list[str]:
+    parts = [each for each in _objects(content) if each.get("type") == kind]
+    texts = [part.get("summary") if part.get("redacted") else part.get(field) for part in parts]
+    return [text for text in texts if isinstance(text, str)]
+
+
+def _object(value: Any) -> Record:
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(value: Any) -> list[Record]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+# --- files of logs ----------------------------------------------------------------------------------------------------
+
+
+def _samples(path: Path) -> Iterator[tuple[str, Record]]:
+    """(place in the file, sample) of every sample. Raises BadInput."""
+    if path.suffix.lower() == ".eval":
+        with _unzipped(path) as log:
+            for name in dict.fromkeys(log.namelist()):  # of two entries with one name, zipfile reads the later one
+                if _SAMPLE.fullmatch(name):
+                    yield name, _entry(path, log, name)
+        return
+    for number, sample in enumerate(_whole(path).get("samples") or (), 1):
+        if not isinstance(sample, dict):
+            raise BadInput(f"{path}, sample {number} is not an object", _WHICH)
+        yield f"sample {number}", sample
+
+
+def _whole(path: Path) -> Record:
+    """A log in a single JSON file. Raises BadInput."""
+    try:
+        log = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path} is not JSON: {error}", _WHICH) from error
+    if not isinstance(log, dict) or not isinstance(log.get("eval"), dict):
+        raise BadInput(f"{path} is not a log of inspect_ai: it has no `eval`", _WHICH)
+    return log
+
+
+@contextmanager
+def _unzipped(path: Path) -> Iterator[zipfile.ZipFile]:
+    with suppress(ImportError):
+        import_module("zipfile_zstd")  # a dependency of inspect_ai: adds zstd to zipfile before Python 3.14
+    try:
+        log = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise BadInput(f"{path} is not a zip: {error}", "is the file whole?") from error
+    with log:
+        yield log
+
+
+def _entry(path: Path, log: zipfile.ZipFile, name: str) -> Record:
+    """The JSON object in a file of a zip. Raises BadInput."""
+    try:
+        value = json.loads(log.read(name))
+    except NotImplementedError as error:
+        what = f"{path}, {name} is compressed in a way that this Python cannot unpack (zstd)"
+        hint = "pip install zipfile-zstd, use Python 3.14, or `inspect log convert FILE --to json --output-dir DIR`"
+        raise BadInput(what, hint) from error
+    except Exception as error:  # decompressors raise various errors for broken data
+        raise BadInput(f"{path}, {name} cannot be read: {error}", "is the file whole?") from error
+    if not isinstance(value, dict):
+        raise BadInput(f"{path}, {name} is not an object", _WHICH)
+    return value

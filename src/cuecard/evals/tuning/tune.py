@@ -24,7 +24,7 @@ from cuecard.domain.errors import BadInput
 from cuecard.evals.analysis.ledger import Ledger, Price, ledger
 from cuecard.evals.arm import Arm
 from cuecard.evals.database import Record
-from cuecard.evals.tuning.candidates import Candidate, Key
+from cuecard.evals.tuning.calibration import Candidate, Key
 from cuecard.models.acceptance_table import AcceptanceTable
 from cuecard.stats.bootstrap import by_cluster, checked, numpy
 from cuecard.stats.inference import bet_p, questions_for_bet

@@ -26,8 +26,7 @@ from cuecard.latency.grid import (
     Workload,
     workloads,
 )
-from cuecard.latency.inside.checkpoint import CheckpointPlan, TooBig, loaded, outline, plans
-from cuecard.latency.inside.inputs import PromptIds
+from cuecard.latency.inside.checkpoint import CheckpointPlan, PromptIds, TooBig, loaded, outline, plans
 from cuecard.latency.inside.request import Runner, synchronise
 from cuecard.latency.readings import Point, ProfileConfig, Reading, Readings
 from cuecard.models.local.attention_hook import free_bytes

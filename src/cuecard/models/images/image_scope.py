@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuecard.domain.errors import BadInput
-from cuecard.models.wordings import Size, sizes
+from cuecard.models.scope import Size, sizes
 
 SHRINKAGE = 1e-3
 USUAL_TOKENS, USUAL_MEAN = 0.99, 0.999

@@ -21,11 +21,10 @@ from cuecard.models.base import SAMPLING, Abilities, Event, Finished, Limits, Pr
 from cuecard.models.images.image_scope import ImageScope
 from cuecard.models.local.embedded.network import NumpyNetwork, is_embedded
 from cuecard.models.local.embedded.reader import PlainReader
-from cuecard.models.local.engine import Engine, Step, refusing
+from cuecard.models.local.engine import Engine, ModelProcess, Step, may_start, refusing
 from cuecard.models.local.inputs import Inputs, PromptReader, Span, spans, tokenized
 from cuecard.models.local.network import Logits, Network
 from cuecard.models.local.prefix import Computed, Prefixes
-from cuecard.models.local.process import ModelProcess, may_start
 from cuecard.models.prompt import CUE, EMBEDDED, PROSE, TAGS, CardFormat, Prompt, Style, neutral
 from cuecard.models.reasoning_events import TokenDecoder
 from cuecard.models.scope import Scope

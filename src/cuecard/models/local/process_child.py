@@ -7,9 +7,8 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-from cuecard.models.local.engine import Job
+from cuecard.models.local.engine import READY, SEEN, Job
 from cuecard.models.local.model import LocalModel
-from cuecard.models.local.process import READY, SEEN
 
 
 def serve(descriptor: int, given: tuple[str, float | None]) -> None:

@@ -14,12 +14,11 @@ from cuecard.evals.analysis.examples import Request
 from cuecard.evals.analysis.results import ArmResults, RunResults, TaskResults
 from cuecard.evals.arm import LIVE
 from cuecard.evals.scorers import EXTRACTORS
+from cuecard.report import terminal
 from cuecard.report.evaluation import sentences
 from cuecard.report.evaluation.cut_cards import cut_cards
 from cuecard.report.evaluation.sentences import between, kinds, share
-from cuecard.report.page import timeline
-from cuecard.report.page.canvas import INK, TEXT, WIDTH, Drawing, canvas, drawing, key
-from cuecard.report.page.scatter import ScatterPoint, scatter
+from cuecard.report.page.canvas import INK, TEXT, WIDTH, Drawing, ScatterPoint, canvas, drawing, key, scatter
 
 COLOURS = ("#0072b2", "#c14e00", "#008060", "#b0568a")
 MARKS = ("o", "s", "D", "^")
@@ -135,7 +134,7 @@ def request(asked: Request) -> list[Drawing]:
     """A time line of every arm on one scale, as figure 2(c) of the paper."""
     scores = {arm: asked.example.answers[arm].score for arm in asked.outcomes}
     verdicts = {arm: ", right" if score >= 1 else ", wrong" for arm, score in scores.items() if score is not None}
-    return timeline.requests(asked.outcomes, asked.example.task, verdicts)
+    return terminal.requests(asked.outcomes, asked.example.task, verdicts)
 
 
 def _point(arm: ArmResults, cost: float, *, on_front: bool) -> ScatterPoint:

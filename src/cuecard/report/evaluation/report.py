@@ -11,10 +11,9 @@ from cuecard.evals.analysis import examples
 from cuecard.evals.analysis.aggregates import AGGREGATES
 from cuecard.evals.analysis.examples import Example, Gallery, Request
 from cuecard.evals.analysis.results import RunResults, TaskResults
-from cuecard.evals.analysis.unfinished import unfinished
 from cuecard.evals.database import Store
-from cuecard.evals.judging.arms import JudgedRun, judged_run
-from cuecard.evals.judging.replies import Judgements, ListedReply
+from cuecard.evals.judging import JudgedRun, Judgements, ListedReply, judged_run
+from cuecard.evals.run_folder import unfinished
 from cuecard.report.evaluation import sentences
 from cuecard.report.evaluation import tables as html_tables
 from cuecard.report.evaluation.figures import figures

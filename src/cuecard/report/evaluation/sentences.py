@@ -11,7 +11,7 @@ from cuecard.evals.analysis.comparisons import NO_CARD, Difference
 from cuecard.evals.analysis.examples import Gallery
 from cuecard.evals.analysis.results import ArmResults, RunResults, TaskResults
 from cuecard.evals.analysis.verdict import BASELINE, Pays
-from cuecard.evals.judging.replies import ListedReply, judges
+from cuecard.evals.judging import ListedReply, judges
 from cuecard.report.page import formatting
 from cuecard.report.page.html import KeyResult
 from cuecard.stats.bootstrap import Interval

@@ -10,8 +10,7 @@ from cuecard.evals.analysis.aggregates import AGGREGATES, POINTS
 from cuecard.evals.analysis.examples import Example
 from cuecard.evals.analysis.ledger import Ledger, Spending
 from cuecard.evals.analysis.results import ArmResults, TaskResults
-from cuecard.evals.judging.arms import GradedArm, JudgedArm
-from cuecard.evals.judging.replies import ListedReply
+from cuecard.evals.judging import GradedArm, JudgedArm, ListedReply
 from cuecard.evals.scorers import EXTRACTORS
 from cuecard.report.evaluation import sentences
 from cuecard.report.evaluation.sentences import between, share

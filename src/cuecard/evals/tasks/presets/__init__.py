@@ -3,9 +3,9 @@
 Each preset names the data set and its columns, and converts rows into questions.
 """
 
-from cuecard.evals.tasks.presets import documents, knowledge, pictures
-from cuecard.evals.tasks.presets.preset import Preset, Row
+from cuecard.evals.tasks.mapping import Preset, Row
+from cuecard.evals.tasks.presets import knowledge, pictures
 
-PRESETS: dict[str, Preset] = {**pictures.PRESETS, **documents.PRESETS, **knowledge.PRESETS}
+PRESETS: dict[str, Preset] = {**pictures.PRESETS, **knowledge.DOCUMENTS, **knowledge.PRESETS}
 
 __all__ = ["PRESETS", "Preset", "Row"]

@@ -7,7 +7,7 @@ import re
 
 from cuecard.answers import guess_kind, options_in
 from cuecard.domain.question import AnswerKind
-from cuecard.evals.tasks.presets.preset import (
+from cuecard.evals.tasks.mapping import (
     Preset,
     Row,
     asked,

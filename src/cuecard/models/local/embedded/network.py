@@ -16,9 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cuecard.models.base import Limits
-from cuecard.models.local.embedded.arrays import Floats, Weights, log_softmax
-from cuecard.models.local.embedded.text import NumpyCache, TextDecoder, mrope_positions
-from cuecard.models.local.embedded.vision import VisionTower
+from cuecard.models.local.embedded.layers import (
+    Floats,
+    NumpyCache,
+    TextDecoder,
+    VisionTower,
+    Weights,
+    log_softmax,
+    mrope_positions,
+)
 from cuecard.models.local.inputs import Inputs
 from cuecard.models.local.network import LEAST_TEMPERATURE, Watch
 from cuecard.models.local.prefix import Room

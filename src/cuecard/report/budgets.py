@@ -7,14 +7,12 @@ from dataclasses import asdict
 
 from cuecard.evals.budgets.matched import MEASURES, ORACLE, FrontPoint, MatchedBudgets, MatchedTask, MeasureResults
 from cuecard.evals.budgets.schemes import Scheme
-from cuecard.report.budgets import sentences
-from cuecard.report.budgets import tables as html_tables
+from cuecard.report import budget_sentences as sentences
 from cuecard.report.evaluation.figures import IntervalRow, interval_rows
 from cuecard.report.evaluation.sentences import share, signed
 from cuecard.report.page import html
-from cuecard.report.page.canvas import Drawing, drawing
+from cuecard.report.page.canvas import Drawing, ScatterPoint, drawing, scatter
 from cuecard.report.page.report_files import Report, Row
-from cuecard.report.page.scatter import ScatterPoint, scatter
 
 FAMILIES = {"short:small": "small", "reason:small": "small", "force:small": "small"}
 FAMILIES |= {"short:large": "large", "reason:large": "large", "force:large": "large"}
@@ -40,7 +38,6 @@ def report(name: str, found: MatchedBudgets, schemes: Sequence[Scheme], about: S
         schemes=[{"scheme": each.name, "settings": ", ".join(each.arms)} for each in schemes],
         drawings=drawings,
         sentences=sentences,
-        tables=html_tables,
     )
     tables = {"budgets": _budget_rows(found), "fronts": _front_rows(found)}
     return Report(page, [each for some in drawings.values() for each in some], tables)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from cuecard.evals.budgets.matched import ORACLE, BudgetResults, MatchedBudgets, MatchedTask, MeasureResults
+from cuecard.evals.budgets.matched import (
+    ORACLE,
+    BudgetResults,
+    MatchedBudgets,
+    MatchedTask,
+    MeasureResults,
+    SchemeAtBudget,
+)
 from cuecard.report.evaluation.sentences import between, p_value, share, signed
 from cuecard.report.page import formatting
-from cuecard.report.page.html import KeyResult
+from cuecard.report.page.html import KeyResult, Rows
 from cuecard.stats.bootstrap import Interval
 
 SPENT: Mapping[str, str] = {
@@ -106,3 +113,54 @@ def summary(task: MatchedTask, against: str) -> list[str]:
         )
     shared = f"{task.calls_stored:,} stored calls stand for {task.calls_used:,} calls of all arms"
     return [*lines, shared]
+
+
+# --- tables of the page: rows of texts by column heads ----------------------------------------------------------------
+
+
+def accuracy_table(task: MatchedTask, measure: MeasureResults) -> Rows:
+    """Accuracy of every scheme and of the oracle at every budget."""
+    columns = heads(measure)
+    return [{"scheme": name, **dict(zip(columns, cells, strict=True))} for name, cells in accuracies(task, measure)]
+
+
+def difference_table(task: MatchedTask, measure: MeasureResults) -> Rows:
+    """Difference of every scheme from the scheme that all are compared with."""
+    rows = _by_scheme(task, measure, lambda each: points_between(each.difference))
+    return [row for row in rows if any(cell not in ("–", "") for cell in list(row.values())[1:])]
+
+
+def regret_table(task: MatchedTask, measure: MeasureResults) -> Rows:
+    """Regret: accuracy of the oracle minus that of every scheme."""
+    return _by_scheme(task, measure, lambda each: points_between(each.regret))
+
+
+def settings_table(task: MatchedTask, measure: MeasureResults) -> Rows:
+    """The settings of every scheme at every budget."""
+    return _by_scheme(task, measure, lambda each: mixed(each.settings))
+
+
+def _by_scheme(task: MatchedTask, measure: MeasureResults, cell: Callable[[SchemeAtBudget], str]) -> Rows:
+    columns, rows = heads(measure), []
+    for name in task.schemes:
+        at = [budget.of(name) for budget in measure.budgets]
+        cells = ["–" if each is None else cell(each) for each in at]
+        rows.append({"scheme": name, **dict(zip(columns, cells, strict=True))})
+    return rows
+
+
+def front_table(measure: MeasureResults) -> Rows:
+    """Every setting, cheapest first."""
+    return [
+        {
+            "setting": point.arm,
+            "cost": amount(measure.measure, point.cost.estimate),
+            "right": share(point.accuracy.estimate),
+            "95% interval": between(point.accuracy),
+            "front": "yes" if point.on_front else "no",
+            "of draws": share(point.draws_on_front),
+            "points, 95% interval": points_between(point.difference),
+            "against": point.against or "",
+        }
+        for point in measure.front
+    ]
