@@ -13,9 +13,9 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from cuecard.cli import report
-from cuecard.cli.evals import progress as progresses
 from cuecard.cli.evals import runs, study
-from cuecard.cli.evals.progress import RunBar
+from cuecard.cli.evals import study as progresses
+from cuecard.cli.evals.study import RunBar
 from cuecard.evals import run_folder
 from cuecard.evals.analysis.comparisons import compare_runs
 from cuecard.evals.analysis.results import run_results

@@ -11,14 +11,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from rich.table import Column, Table
 from rich.text import Text
 
 from cuecard import disk
 from cuecard.cli.evals.tasks import open_named
-from cuecard.cli.options import parts
+from cuecard.cli.options import parts, progress_bar
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.evals import run_folder
 from cuecard.evals.interop.exports import reasonings_digest, recorded_reasonings
@@ -107,11 +105,10 @@ async def _run(
     console: Console,
     total: int | None,
 ) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         for model in models.values():
             room.in_process(model)
-        with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        with progress_bar(console, transient=True) as bar:
             line = bar.add_task("questions", total=total)
             await room.run(asked, models, folder, settings, lambda done: bar.update(line, completed=done))
     finally:

@@ -6,13 +6,18 @@ import asyncio
 import inspect
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from functools import partial, update_wrapper
+from pathlib import Path
 from types import FrameType, MappingProxyType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from cuecard.domain.errors import BadInput
 from cuecard.strategies.policy import Option, Surface, options_at
@@ -37,41 +42,83 @@ def whole_numbers(option: str, text: str, least: int) -> tuple[int, ...]:
     return numbers
 
 
+def progress_bar(console: Console, **more: Any) -> Progress:
+    """A bar with counts and the remaining time; nothing without a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal, **more)
+
+
+def show_files(console: Console, written: Sequence[Path]) -> None:
+    """The paths of a report: its page, then the names of its tables."""
+    console.print(Text(f"report:  {written[0]}"))
+    console.print(Text(f"tables:  {', '.join(path.name for path in written[1:])}", style="dim"))
+
+
+def takes_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a command: a keyword parameter annotated with a dataclass is replaced by its fields, as options."""
+    return _ExpandedCommand(None, {}, {}, command)
+
+
 def takes_policy_options(
     surface: Surface, texts: Mapping[str, str] = MappingProxyType({}), **defaults: Any
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a command: its parameter `options` is replaced by the policy options of a surface, as `PolicyOptions`.
+    """As `takes_options`; the parameter `options` is replaced by the policy options of a surface, as `PolicyOptions`.
 
     `texts`: help texts specific to the command. Options that are not given are left out, except `defaults`.
     """
-    return partial(_WithPolicyOptions, surface, texts, defaults)
+    return partial(_ExpandedCommand, surface, texts, defaults)
 
 
-class _WithPolicyOptions:
+class _ExpandedCommand:
     """A command with the signature that Typer reads."""
 
     def __init__(
-        self, surface: Surface, texts: Mapping[str, str], defaults: Mapping[str, Any], command: Callable[..., None]
+        self,
+        surface: Surface | None,
+        texts: Mapping[str, str],
+        defaults: Mapping[str, Any],
+        command: Callable[..., None],
     ) -> None:
         self._surface, self._texts, self._defaults, self._command = surface, texts, defaults, command
         update_wrapper(self, command)
 
+    def _groups(self) -> Iterator[tuple[inspect.Parameter, list[inspect.Parameter] | None]]:
+        """Each parameter of the command, and those that replace it, if any."""
+        for each in inspect.signature(self._command, eval_str=True).parameters.values():
+            if self._surface is not None and each.name == "options":
+                yield (
+                    each,
+                    [
+                        _parameter(option, self._texts.get(name, option.help), self._defaults.get(name))
+                        for name, option in options_at(self._surface).items()
+                    ],
+                )
+            elif is_dataclass(each.annotation):
+                yield each, list(inspect.signature(cast(type, each.annotation), eval_str=True).parameters.values())
+            else:
+                yield each, None
+
     @property
     def __signature__(self) -> inspect.Signature:
         """Made at access: annotations of commands use names that others register."""
-        own = inspect.signature(self._command, eval_str=True)
-        options = [
-            _parameter(each, self._texts.get(name, each.help), self._defaults.get(name))
-            for name, each in options_at(self._surface).items()
-        ]
-        parameters = list(own.parameters.values())
-        at = list(own.parameters).index("options")
-        return own.replace(parameters=[*parameters[:at], *options, *parameters[at + 1 :]])
+        return inspect.Signature(
+            [
+                part if own is None else part.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+                for each, own in self._groups()
+                for part in ([each] if own is None else own)
+            ]
+        )
 
     def __call__(self, **given: Any) -> None:
-        values = {name: given.pop(name) for name in options_at(self._surface)}
-        is_set = {name: value for name, value in values.items() if value is not None and value is not False}
-        self._command(**given, options=is_set)
+        for each, own in self._groups():
+            if own is None:
+                continue
+            values = {part.name: given.pop(part.name) for part in own}
+            if is_dataclass(each.annotation):
+                given[each.name] = cast(type, each.annotation)(**values)
+            else:
+                given[each.name] = {name: it for name, it in values.items() if it is not None and it is not False}
+        self._command(**given)
 
 
 def _parameter(option: Option, text: str, default: Any) -> inspect.Parameter:

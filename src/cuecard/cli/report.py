@@ -13,8 +13,9 @@ from rich.text import Text
 
 from cuecard import disk
 from cuecard.cli import attention as attention_report
+from cuecard.cli.evals.run_options import Prices
 from cuecard.cli.latency.fit import fits_of, pairs_of
-from cuecard.cli.options import telling_what_is_kept
+from cuecard.cli.options import show_files, telling_what_is_kept
 from cuecard.domain.errors import BadInput, required
 from cuecard.evals import run_folder
 from cuecard.evals.analysis import examples
@@ -41,9 +42,7 @@ def report(
     margin: Annotated[
         float, Maybe(help="Margin of non-inferiority: an arm that loses less is not worse; 0.01 is one point.")
     ] = MARGIN,
-    price: Annotated[
-        list[str] | None, Maybe(help="MODEL=PROMPT,COMPLETION[,CACHED] per million tokens (one for each model).")
-    ] = None,
+    price: Prices = None,
     power: Annotated[
         list[str] | None, Maybe("--watts", help="MODEL=WATTS while it works, for an estimate of energy.")
     ] = None,
@@ -105,9 +104,7 @@ def _show(found: RunResults, drawn: Any, written: list[Path], warnings: list[str
         for line in drawn.sentences.summary(task, found):
             console.print(Text(f"· {line}"))
         console.print()
-    for path in written[:1]:
-        console.print(Text(f"report:  {path}"))
-    console.print(Text(f"tables:  {', '.join(path.name for path in written[1:])}", style="dim"))
+    show_files(console, written)
 
 
 def _table(task: TaskResults, drawn: Any) -> ArmTable:
@@ -159,8 +156,7 @@ def latency_report(run: Path, out: Path | None, as_json: bool) -> None:
     console = Console(highlight=False)
     for line in drawn.summary(shown):
         console.print(Text(f"· {line}"))
-    console.print(Text(f"report:  {written[0]}"))
-    console.print(Text(f"tables:  {', '.join(path.name for path in written[1:])}", style="dim"))
+    show_files(console, written)
 
 
 def _fits(run: Path, *, may_lack: bool) -> list[Fit]:

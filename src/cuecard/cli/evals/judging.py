@@ -12,10 +12,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from cuecard.cli.options import progress_bar
 from cuecard.domain.errors import BadInput, ModelError
 from cuecard.evals import judging as listing
 from cuecard.evals import run_folder
@@ -115,9 +115,8 @@ async def _judged(
     model = spec.load(given, "judge")
     own = Judge(model, model_revision(given), 1 if is_local(given) else AT_ONCE_SERVED)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
-        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        with progress_bar(console) as bar:
             judging = bar.add_task("judged", total=len(replies))
 
             def keep(key: str, judged: Judged) -> None:

@@ -14,18 +14,16 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from cuecard import disk
-from cuecard.cli.evals import run_options
-from cuecard.cli.evals.study import How, done, show_estimate, study
-from cuecard.cli.options import parts, takes_policy_options, whole_numbers
+from cuecard.cli.evals.run_options import How, Prices, StudyOptions, takes_study_options
+from cuecard.cli.evals.study import done, show_estimate, study
+from cuecard.cli.options import parts, show_files, whole_numbers
 from cuecard.domain.errors import BadInput, required
 from cuecard.evals import run_folder
-from cuecard.evals import study as file_studies
 from cuecard.evals.analysis.ledger import Price, by_model
 from cuecard.evals.budgets.matched import BUDGETS, Comparison, MatchedBudgets, matched_budgets
 from cuecard.evals.budgets.schemes import AGAINST, CUTS, arms_of, chosen
 from cuecard.report.arm_table import ArmTable
 from cuecard.report.page.machine import evaluation_facts
-from cuecard.strategies.policy import Surface
 
 FILE = "file"
 """The command that a file name stands for."""
@@ -51,67 +49,38 @@ studies.command(FILE)(study)
 
 
 @studies.command("matched-budget")
-@takes_policy_options(
-    Surface.STUDY,
-    {
-        "budget": "Most tokens of reasoning, where a setting does not cut it.",
-        "timeout_s": "Most seconds a call may take, waiting at its server included.",
-    },
-    timeout_s=file_studies.CALL_S,
-)
+@takes_study_options
 def matched_budget(
-    tasks: run_options.TASKS,
     *,
-    out: run_options.OUT,
-    small: run_options.SMALL = "demo-small",
-    large: run_options.LARGE = "demo-large",
-    limit: run_options.LIMIT = None,
-    sample: run_options.SAMPLE = None,
+    given: StudyOptions,
     schemes: Annotated[str, Maybe(help="Schemes, separated by commas. Default: all.")] = "",
     cuts: Annotated[str, Maybe(help="Budgets in tokens at which reasoning is cut.")] = ",".join(map(str, CUTS)),
     budgets: Annotated[str, Maybe(help="Budgets as shares of what reason:large costs.")] = ",".join(
         f"{each:g}" for each in BUDGETS
     ),
     against: Annotated[str, Maybe(help="The scheme that the others are compared with.")] = AGAINST,
-    price: Annotated[
-        list[str] | None, Maybe(help="MODEL=PROMPT,COMPLETION[,CACHED] per million tokens (one for each model).")
-    ] = None,
-    live: run_options.LIVE = False,
-    at_once: run_options.AT_ONCE = None,
+    price: Prices = None,
     options: Mapping[str, Any],
-    retry_errors: run_options.RETRY_ERRORS = False,
-    dry_run: run_options.DRY_RUN = False,
-    probe: run_options.PROBE = True,
-    as_json: run_options.AS_JSON = False,
+    how: How,
 ) -> None:
     """Compare cooperation schemes at equal tokens, equal price and equal time; a stopped comparison resumes."""
     compared = chosen(parts(schemes), whole_numbers("--cuts", cuts, 1))
     prices = by_model("--price", price or (), Price.parse)
-    how = Comparison(compared, against, shares(budgets), prices)
+    comparison = Comparison(compared, against, shares(budgets), prices)
     drawn = required("cuecard.report.budgets", "a report")
-    wanted = file_studies.Study(
-        models={"small": small, "large": large},
-        tasks=tasks,
-        arms=arms_of(compared),
-        out=out,
-        limit=limit,
-        sample=sample,
-        at_once=at_once,
-        live=live,
-        options=options,
-    )
-    summary = done(wanted, How(retry_errors, dry_run, as_json, None, probe))
-    if dry_run:
-        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False)) if as_json else show_estimate(summary)
+    summary = done(given.study(arms_of(compared), options), how)
+    if how.dry_run:
+        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False)) if how.as_json else show_estimate(summary)
         return
+    out = given.out
     about, store = run_folder.opened(out)
     with closing(store):
-        found = matched_budgets(about["config"], store, how)
+        found = matched_budgets(about["config"], store, comparison)
     disk.save(out / "matched-budget.json", found.as_object())
     written = drawn.report(out.resolve().name, found, compared, evaluation_facts(about)).save(
         out / "matched-budget.html"
     )
-    if as_json:
+    if how.as_json:
         typer.echo(json.dumps(found.as_object(), indent=2, ensure_ascii=False))
     else:
         _show(found, drawn.sentences, written)
@@ -136,5 +105,4 @@ def _show(found: MatchedBudgets, sentences: Any, written: list[Path]) -> None:
             console.print(Text(f"· {line}"))
         console.print()
     console.print(Text(sentences.LEGEND.format(against=found.against), style="dim"))
-    console.print(Text(f"report:  {written[0]}"))
-    console.print(Text(f"tables:  {', '.join(path.name for path in written[1:])}", style="dim"))
+    show_files(console, written)

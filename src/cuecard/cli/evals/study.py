@@ -6,23 +6,25 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from cuecard import disk
-from cuecard.cli.evals import run_options
-from cuecard.cli.evals.progress import RunBar
+from cuecard.cli.evals.run_options import How, HowOnRay, Live, StudyOptions, takes_study_options
 from cuecard.cli.evals.tasks import note_of, open_named
-from cuecard.cli.options import stopping, takes_policy_options
+from cuecard.cli.options import LINE_S, stopping, takes_options
 from cuecard.domain.errors import BadInput
 from cuecard.evals import run_folder
 from cuecard.evals import study as studies
@@ -31,7 +33,7 @@ from cuecard.evals.database import Record, Store
 from cuecard.evals.item import Task
 from cuecard.evals.requests import Seat
 from cuecard.evals.runner import ray_workers
-from cuecard.evals.runner.run import Plan, expected, run_by
+from cuecard.evals.runner.run import Plan, RunProgress, expected, run_by
 from cuecard.evals.runner.scheduler import WorkerPool
 from cuecard.models import probe as probes
 from cuecard.models.base import Model
@@ -39,102 +41,36 @@ from cuecard.report.arm_table import ArmTable, routes_table
 from cuecard.report.page import formatting
 from cuecard.report.page.machine import machine
 from cuecard.strategies.acceptance_rules import one_model
-from cuecard.strategies.policy import Surface
-
-Maybe = typer.Option
 
 
+@takes_options
 def study(
     file: Annotated[Path, typer.Argument(help="A TOML file: tasks, arms, options, and a table for each model.")],
+    *,
     out: Annotated[Path | None, typer.Option(help="The run's directory, instead of the file's.")] = None,
     limit: Annotated[int | None, typer.Option(help="Most questions of each task, instead of the file's.")] = None,
-    live: run_options.LIVE = False,
-    retry_errors: run_options.RETRY_ERRORS = False,
-    dry_run: run_options.DRY_RUN = False,
-    probe: run_options.PROBE = True,
-    ray: run_options.RAY = False,
-    ray_workers: run_options.RAY_WORKERS = None,
-    ray_address: run_options.RAY_ADDRESS = None,
-    ray_apart: run_options.RAY_APART = False,
-    ray_gpus: run_options.RAY_GPUS = None,
-    as_json: run_options.AS_JSON = False,
+    live: Live = False,
+    how: HowOnRay,
 ) -> None:
     """Run or resume a study, then summarise it."""
-    wanted = studies.read(file)
     changes = {"out": out, "limit": limit, "live": live or None}
-    wanted = replace(wanted, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
-    on = workers(ray, ray_workers, ray_address, ray_apart, ray_gpus)
-    perform(wanted, How(retry_errors, dry_run, as_json, on, probe))
+    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    perform(replace(studies.read(file), **given), how)
 
 
-@takes_policy_options(
-    Surface.STUDY,
-    {
-        "budget": "Most tokens of reasoning, where an arm does not say.",
-        "timeout_s": "Most seconds a call may take, waiting at its server included.",
-    },
-    timeout_s=studies.CALL_S,
-)
+@takes_study_options
 def evaluate(
-    tasks: run_options.TASKS,
     *,
-    out: run_options.OUT,
     strategies: Annotated[
-        str, Maybe(help="Arms, separated by commas: mutual, transfer/notes/budget=128, transfer/placebo=empty.")
+        str,
+        typer.Option(help="Arms, separated by commas: mutual, transfer/notes/budget=128, transfer/placebo=empty."),
     ] = ",".join(studies.ARMS),
-    small: run_options.SMALL = "demo-small",
-    large: run_options.LARGE = "demo-large",
-    limit: run_options.LIMIT = None,
-    sample: run_options.SAMPLE = None,
-    live: run_options.LIVE = False,
-    at_once: run_options.AT_ONCE = None,
+    given: StudyOptions,
     options: Mapping[str, Any],
-    retry_errors: run_options.RETRY_ERRORS = False,
-    dry_run: run_options.DRY_RUN = False,
-    probe: run_options.PROBE = True,
-    ray: run_options.RAY = False,
-    ray_workers: run_options.RAY_WORKERS = None,
-    ray_address: run_options.RAY_ADDRESS = None,
-    ray_apart: run_options.RAY_APART = False,
-    ray_gpus: run_options.RAY_GPUS = None,
-    as_json: run_options.AS_JSON = False,
+    how: HowOnRay,
 ) -> None:
     """Evaluate strategies on tasks, or resume an evaluation, then summarise it."""
-    wanted = studies.Study(
-        models={"small": small, "large": large},
-        tasks=tasks,
-        arms=strategies.split(","),
-        out=out,
-        limit=limit,
-        sample=sample,
-        at_once=at_once,
-        live=live,
-        options=options,
-    )
-    on = workers(ray, ray_workers, ray_address, ray_apart, ray_gpus)
-    perform(wanted, How(retry_errors, dry_run, as_json, on, probe))
-
-
-@dataclass(frozen=True)
-class How:
-    """How to run a study. `on`: workers of a Ray cluster, else this process only."""
-
-    retry_errors: bool = False
-    dry_run: bool = False
-    as_json: bool = False
-    on: ray_workers.Sizes | None = None
-    probe: bool = True
-
-
-def workers(
-    ray: bool, number: int | None, address: str | None, apart: bool, gpus: float | None
-) -> ray_workers.Sizes | None:
-    """The cluster's sizes from the options. Raises BadInput for one of them without `--ray`."""
-    given = {"workers": number, "address": address, "apart": apart or None, "gpus": gpus}
-    known: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if known and not ray:
-        raise BadInput(f"--ray-{min(known)} is about a Ray cluster", "give --ray too")
-    return ray_workers.Sizes(**known) if ray else None
+    perform(given.study(strategies.split(","), options), how)
 
 
 def perform(wanted: studies.Study, how: How) -> None:
@@ -342,3 +278,63 @@ def _share(interval: Mapping[str, Any]) -> str:
 def interval_text(interval: Mapping[str, float | None] | None) -> str:
     low, high = (None if interval is None else interval[side] for side in ("low", "high"))
     return "–" if low is None or high is None else f"{low:.3f}–{high:.3f}"
+
+
+# --- progress: a bar above each arm's accuracy on a terminal, an occasional line elsewhere ----------------------------
+
+
+class RunBar:
+    """Shows the progress of a run of `total` questions (None: unknown). A context manager."""
+
+    def __init__(self, console: Console, total: int | None) -> None:
+        self._console, self._printed_s = console, time.monotonic()
+        self._scored, self._right, self._ended = Counter[str](), Counter[str](), Counter[str]()
+        self._bar = _ArmsProgress(self._so_far, console)
+        self._task = self._bar.add_task("questions", total=total)
+
+    def __enter__(self) -> RunBar:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def listen(self, progress: RunProgress, records: Sequence[Record]) -> None:
+        """Update after an item; `records` are those of its answers."""
+        for record in records:
+            if record["score"] is not None:
+                self._scored[record["arm"]] += 1
+                self._right[record["arm"]] += record["score"]
+            if record["status"] == "error":
+                self._ended["errors"] += 1
+            elif record["route"] not in (None, "direct"):
+                self._ended[record["route"]] += 1
+        self._bar.update(self._task, total=progress.total, completed=progress.answered)
+        if not self._console.is_terminal and time.monotonic() - self._printed_s > LINE_S:
+            self._printed_s = time.monotonic()
+            of = "" if progress.total is None else f" of {progress.total:,}"
+            self._console.print(f"{progress.answered:,}{of} questions are answered")
+
+    def _so_far(self) -> Iterable[RenderableType]:
+        rows = [
+            (arm, [formatting.percent(self._right[arm] / count), f"{count:,}"]) for arm, count in self._scored.items()
+        ]
+        if rows:
+            yield ArmTable(("right", "of"), rows, one_line=True)
+        if self._ended:
+            yield Text(", ".join(f"{name} {count:,}" for name, count in self._ended.most_common()), style="dim")
+
+
+class _ArmsProgress(Progress):
+    """A bar with lines below it."""
+
+    def __init__(self, below: Callable[[], Iterable[RenderableType]], console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
+        self._below = below
+        super().__init__(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        yield from self._below()

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from cuecard import disk
+from cuecard.cli.evals.run_options import Prices
 from cuecard.cli.evals.runs import opened_run
 from cuecard.cli.evals.study import beta_text
 from cuecard.domain.errors import BadInput
@@ -62,9 +63,7 @@ def tune(
     chosen_for: Annotated[tuning.Measure, typer.Option("--for", help="What is to be least.")] = "latency",
     against: Annotated[str, typer.Option(help="The arm whose accuracy must be kept.")] = "reason:large",
     task: Annotated[list[str] | None, typer.Option(help="Only this task of the run (several: repeat it).")] = None,
-    price: Annotated[
-        list[str] | None, typer.Option(help="MODEL=PROMPT,COMPLETION[,CACHED] per million tokens (one for each model).")
-    ] = None,
+    price: Prices = None,
     out: Annotated[
         Path | None, typer.Option(help="Where to write the policy, for ask --policy and cuecard.toml.")
     ] = None,

@@ -12,11 +12,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
 from cuecard import disk
-from cuecard.cli.options import LINE_S, Stopping, parts, stopping, whole_numbers
+from cuecard.cli.options import LINE_S, Stopping, parts, progress_bar, stopping, whole_numbers
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.latency.grid import COMPILED, FUSED, USUAL, Grid, drifted
 from cuecard.latency.readings import ABOUT
@@ -140,9 +138,8 @@ def profile(
 def _measured(console: Console, out: Path, work: Callable[[Callable[[Any], None], Stopping], Any]) -> Any:
     """Run with a bar on a terminal, with occasional lines elsewhere; exits if stopped."""
     printed_s = time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # drawn between readings only: drawing in another thread would disturb the timing
-    bar = Bar(*columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal)
+    bar = progress_bar(console, transient=True, auto_refresh=False)
     task = bar.add_task("loading", total=None)
 
     def say(progress: Any) -> None:
