@@ -79,20 +79,19 @@ async def settle(
     models: Iterable[Model],
     *,
     wait_s: float | None = WAIT_S,
-    fresh: bool = False,
     tell: Callable[[str], None] = lambda text: None,
 ) -> list[asyncio.Task[ProbeResults]]:
     """Adapt the served models among `models` to probe results, cached or new.
 
     Waits `wait_s` for running probes and returns the tasks of those that continue, for the caller to cancel or await.
-    `fresh`: probe again, ignoring stored results. Never raises if a server fails: later calls to it report why.
+    Never raises if a server fails: later calls to it report why.
     """
     from cuecard.models.openai import OpenAIModel
 
     alike: dict[tuple[str, str], list[OpenAIModel]] = {}
     for model in {id(model): model for model in models if isinstance(model, OpenAIModel)}.values():
         alike.setdefault((model.url, model.served_name), []).append(model)
-    tasks = [asyncio.create_task(_adapted(each, fresh, tell)) for each in alike.values()]
+    tasks = [asyncio.create_task(_adapted(each, tell)) for each in alike.values()]
     if not tasks:
         return []
     try:
@@ -107,10 +106,10 @@ async def settle(
     return list(late)
 
 
-async def _adapted(alike: Sequence[OpenAIModel], fresh: bool, tell: Callable[[str], None]) -> ProbeResults:
+async def _adapted(alike: Sequence[OpenAIModel], tell: Callable[[str], None]) -> ProbeResults:
     """Probe a served model once, and adapt all objects that represent it."""
     first, *others = alike
-    results = await adapted(first, fresh=fresh, tell=tell)
+    results = await adapted(first, tell=tell)
     for other in others:
         other.fingerprint = first.fingerprint
         other.adapt(results)

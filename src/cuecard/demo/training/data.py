@@ -115,8 +115,8 @@ class Album:
         features += [see(torch.from_numpy(np.stack([vqa_picture(path) for path in part]))) for part in parts]
         self.features = torch.cat(features)
 
-    def board_lessons(self, rng: Random, tasks: Sequence[str], plain: float = 0.5) -> list[Lesson]:
-        """Questions about one random board, one per task; a share `plain` of those for a digit is drawn again.
+    def board_lessons(self, rng: Random, tasks: Sequence[str]) -> list[Lesson]:
+        """Questions about one random board, one per task; half of those for a digit are drawn again.
 
         Duplicates are dropped, as they could be answered by copying instead of seeing.
         """
@@ -126,7 +126,7 @@ class Album:
         lessons: list[Lesson] = []
         for task in tasks:
             made = boards.make_task(rng, board.cells, task, wander=rng.random() < 0.15)
-            if made.about == "digit" and rng.random() < plain:  # stated as it is seen: the easiest kind
+            if made.about == "digit" and rng.random() < 0.5:  # stated as it is seen: the easiest kind
                 made = boards.make_task(rng, board.cells, task, wander=rng.random() < 0.15)
             if any(boards.wording(made) == lesson.question.text for lesson in lessons):
                 continue

@@ -128,7 +128,7 @@ def accepts(rule: AcceptanceRule, answers: ShortAnswers, table: AcceptanceTable 
     return any(map(by, rule.rules))
 
 
-def shared_error(answers: Sequence[ShortAnswers], seed: int = 0) -> SharedError | None:
+def shared_error(answers: Sequence[ShortAnswers]) -> SharedError | None:
     """The shared error of two models; None if there are no answers. Intervals are by bootstrap over whole clusters."""
     if not answers:
         return None
@@ -158,7 +158,7 @@ def shared_error(answers: Sequence[ShortAnswers], seed: int = 0) -> SharedError 
         independent,
         alike / count,
         same * independent,
-        resampled(sums, excess, seed=seed),
+        resampled(sums, excess),
         min(1.0, same * independent * count / alike) if alike else None,
     )
 

@@ -105,9 +105,9 @@ def golds_of(row: Row, *names: str) -> tuple[str, ...]:
     return tuple(str(each) for each in members if each is not None and str(each).strip())
 
 
-def bare_letter(row: Row, name: str = "answer") -> tuple[str, ...]:
+def bare_letter(row: Row) -> tuple[str, ...]:
     """The letter of a right answer written as "(B)"; () if not published."""
-    answer = (filled(row, name) or "").strip("() ")
+    answer = (filled(row, "answer") or "").strip("() ")
     return (answer,) if len(answer) == 1 and answer.isalpha() else ()
 
 
