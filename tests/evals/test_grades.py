@@ -55,7 +55,7 @@ def run(tmp_path):
     return run_directory(tmp_path / "run", OpenQuestions(), ARMS, small=small, large=large)
 
 
-def graded(monkeypatch, run, grades, *words):
+def graded(monkeypatch, run, grades, *words, exit_code=0):
     """The command's result with a judge that replies `grades(text)`, and the texts that it was sent."""
     heard = []
 
@@ -67,7 +67,7 @@ def graded(monkeypatch, run, grades, *words):
     app = typer.Typer()
     app.command()(command)
     done = CliRunner().invoke(app, [str(run), "--judge", "demo-large", *words])
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == exit_code, done.output
     return done, heard
 
 
@@ -113,6 +113,11 @@ def test_what_is_no_grade_from_0_to_1_grades_nothing_and_is_counted(run, monkeyp
     assert "6 of 12 replies could not be judged" in done.output
     kept = json.loads((run / GRADED).read_text(encoding="utf-8"))["replies"]
     assert len(kept) == 6
+
+
+def test_a_judge_that_grades_no_reply_ends_the_command_with_an_error(run, monkeypatch):
+    done, _ = graded(monkeypatch, run, lambda text: Says("good"), exit_code=1)
+    assert "no reply is graded" in done.output
 
 
 def test_failed_answers_have_no_grade_and_are_counted(run, monkeypatch):

@@ -72,6 +72,7 @@ def grade(
     """Grade replies to open questions (MM-Vet's, for example) from 0 to 1 by a judge model.
 
     Grades are kept apart, in graded.json: no score, interval or test of the run has them in it. The report shows them.
+    The exit code is 1 if the judge graded no reply.
     """
     _, store = run_folder.opened(run)
     with closing(store):
@@ -96,6 +97,8 @@ def grade(
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
         _show_grades(found, replies)
+    if not any(found.values()):
+        raise typer.Exit(1)
 
 
 async def _judged(
