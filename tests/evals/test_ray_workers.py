@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from test_study import CALLS, MODELS, QUESTIONS, bench
 
-from cuecard.cli.evals.study import workers
+from cuecard.cli.evals.run_options import HowOnRay
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.evals.runner import ray_workers
 from cuecard.evals.study import ARMS
@@ -96,12 +96,13 @@ def test_without_ray_the_error_names_what_to_install(monkeypatch):
 
 
 def test_options_of_a_cluster_are_refused_without_one():
-    assert workers(False, None, None, False, None) is None
-    assert workers(True, 3, "auto", True, 0.5) == ray_workers.Sizes(3, "auto", True, 0.5)
+    cluster = HowOnRay(ray=True, ray_workers=3, ray_address="auto", ray_apart=True, ray_gpus=0.5)
+    assert HowOnRay().on is None
+    assert cluster.on == ray_workers.Sizes(3, "auto", True, 0.5)
     with pytest.raises(BadInput, match="--ray-workers is about a Ray cluster"):
-        workers(False, 3, None, False, None)
+        HowOnRay(ray_workers=3).on  # noqa: B018
     with pytest.raises(BadInput, match="at least 1 worker"):
-        workers(True, 0, None, False, None)
+        HowOnRay(ray=True, ray_workers=0).on  # noqa: B018
 
 
 def test_the_command_line_starts_without_ray():
