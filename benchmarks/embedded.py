@@ -16,7 +16,7 @@ from typing import Any
 from cuecard.domain.call import Mode
 from cuecard.domain.outcome import Route
 from cuecard.evals import run_folder
-from cuecard.evals.analysis.acceptance import RULES
+from cuecard.evals.analysis.acceptance import CALIBRATED_RULES, RULES
 from cuecard.evals.analysis.units import by_arm
 from cuecard.evals.arm import LIVE
 from cuecard.evals.database import Record
@@ -87,7 +87,7 @@ def kinds(arms: Arms, category: Callable[[Record], str]) -> dict[str, Any]:
 def acceptance(answers: dict[str, list[Record]]) -> dict[str, Any]:
     """Acceptance rule -> figures of `mutual`, for each rule that the run has as an arm."""
     found = {}
-    for rule in map(str, RULES):
+    for rule in map(str, (*RULES, *CALIBRATED_RULES)):
         if own := answers.get(f"mutual/accept={rule}"):
             taken = [answer["score"] for answer in own if answer["route"] == Route.AGREED]
             found[rule] = {"accepted": len(taken), "wrong": taken.count(0), "accuracy": of_arm(own)["accuracy"]}

@@ -31,9 +31,9 @@ ARMS = {
 async def measure(count: int) -> dict[str, Any]:
     models = pair()
     first = Plan([BoardsTask("boards", -1, 2, "test", "examined")], parse_all(ARMS.values()), {})
-    await examine(first, models, lambda: None)
+    await examine(first, models, lambda record: None)
     task = BoardsTask("boards", 1, count, "test", "examined")
-    run = await examine(replace(first, tasks=[task]), models, lambda: None)
+    run = await examine(replace(first, tasks=[task]), models, lambda record: None)
     with run.store() as store:
         answers = by_arm(store.answers(), task.name)
     arms: dict[str, Any] = {name: of_arm(answers[arm]) for name, arm in ARMS.items()}
