@@ -2,6 +2,7 @@
 
 python benchmarks/embedded.py boards=runs/evaluate shapes=runs/evaluate-easy-vqa long=runs/evaluate-long \
     changed=runs/evaluate-changed > benchmarks/results/evaluation.json
+python benchmarks/embedded.py boards=runs/validation > benchmarks/results/validation.json
 """
 
 from __future__ import annotations
@@ -95,25 +96,26 @@ def acceptance(answers: dict[str, list[Record]]) -> dict[str, Any]:
 
 
 def regime(run: Path) -> dict[str, Any]:
-    """Figures of a run with one task; the seconds are measured on live arms."""
+    """Figures of a run with one task; the seconds are measured on live arms, without which only its rules are given."""
     about, store = run_folder.opened(run)
     (task,) = about["config"]["tasks"]
     answers = by_arm(store.answers(), task["name"])
     categories = {item["id"]: item["category"] for item in store.items()}
     store.close()
+    rules = {"task": task["name"], "acceptance": acceptance(answers), "machine": about["machine"]}
+    if not any(arm.endswith(LIVE) for arm in answers):
+        return rules | {"questions": max(map(len, answers.values()))}
     arms: Arms = {name: answers[arm + LIVE] for name, arm in ARMS.items()}
     pace = {role: seconds_a_token(arms[f"{role}_reason"]) for role in ("small", "large")}
     return {
-        "task": task["name"],
+        **rules,
         "questions": len(arms["mutual"]),
         **whole(arms),
         "routes": dict(Counter(answer["route"] for answer in arms["mutual"])),
         "paired": {f"{one} - {other}": paired(arms[one], arms[other]) for one, other in PAIRED},
-        "acceptance": acceptance(answers),
         "reasoning_tokens": {role: reasoning_tokens(arms[f"{role}_reason"]) for role in ("small", "large")},
         "seconds_a_token": pace | {"ratio": pace["large"] / pace["small"]},
         "kinds": kinds(arms, lambda answer: categories[answer["id"]]),
-        "machine": about["machine"],
     }
 
 
