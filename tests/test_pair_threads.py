@@ -21,8 +21,6 @@ from cuecard.domain.question import Image
 from cuecard.models.images import images
 from cuecard.models.replay import Says, ScriptedModel
 
-pytestmark = pytest.mark.timeout(20)
-
 HOW_MANY = "How many cats are there?"
 
 

@@ -10,8 +10,6 @@ import pytest
 
 from cuecard.worker import ChildWorker
 
-pytestmark = pytest.mark.timeout(60)
-
 SCRIPT = """
 import json, os, sys, time
 

@@ -12,8 +12,6 @@ from cuecard.answers import reasoning_tags
 from cuecard.answers.reasoning_parser import Parsed, Piece, ReasoningParser, Start, parse, visible
 from cuecard.answers.reasoning_tags import tag_table
 
-pytestmark = pytest.mark.timeout(60)
-
 SETTINGS: dict[str, dict[str, Any]] = {
     "outside": {"start": Start.OUTSIDE},
     "inside": {"start": Start.INSIDE, "reasons": True, "closing": ("</think>",)},

@@ -16,7 +16,6 @@ from cuecard.models.openai import OpenAIModel
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion
 
-pytestmark = pytest.mark.timeout(20)
 ASKED = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
 BODY = json.dumps(ASKED).encode()
 HUGE = "1" + "0" * 400

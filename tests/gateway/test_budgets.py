@@ -15,7 +15,6 @@ from cuecard.gateway.admission.ledger import Budget, BudgetLedger
 from cuecard.gateway.admission.local_state import LocalState
 from cuecard.gateway.admission.state import Amount
 
-pytestmark = pytest.mark.timeout(20)
 SECRET = "cue-of-the-tests"
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 

@@ -21,8 +21,6 @@ from cuecard.models.replay import Says, ScriptedModel
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion
 
-pytestmark = pytest.mark.timeout(20)
-
 
 def request_with(text: str = COUNT, **more: Any) -> dict[str, Any]:
     return {"model": "cuecard", "messages": [{"role": "user", "content": text}]} | more

@@ -16,7 +16,6 @@ from cuecard.domain.question import Image
 from cuecard.gateway.wire import chat
 from cuecard.models.replay import Says, ScriptedModel
 
-pytestmark = pytest.mark.timeout(20)
 ASKED: dict[str, Any] = {"model": "cuecard", "prompt": COUNT}
 
 

@@ -29,7 +29,6 @@ from cuecard.models.replay import Says, ScriptedModel
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (chromium, chromium-browser, google-chrome)"),
-    pytest.mark.timeout(60),
 ]
 PHONE, DESK = 390, 1280
 

@@ -17,7 +17,6 @@ from cuecard.models.openai import OpenAIModel
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, Received, Reply
 
-pytestmark = pytest.mark.timeout(60)
 ASKED: dict[str, Any] = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
 THOUGHT = "One cat, two cats, three."
 CLOSED_S = 0.1

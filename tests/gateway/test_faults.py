@@ -35,7 +35,7 @@ from cuecard.testing.replies import (
     Stall,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(30)]
+pytestmark = pytest.mark.slow
 
 Script = Reply | str | Sequence[Reply] | Callable[[Received], Reply]
 THOUGHT = "One cat, two cats, three."

@@ -9,7 +9,6 @@ import pytest
 from gateways import COUNT, DESCRIBE, disagreeing, gateway
 from test_slow_clients import response_to
 
-pytestmark = pytest.mark.timeout(20)
 ASKED = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
 READ = ("health", "ready", "metrics", "stats", "v1/models", "v1/models/cuecard/mutual")
 WRITTEN = (

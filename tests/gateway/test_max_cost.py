@@ -27,7 +27,6 @@ from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import Policy, Schedule
 from cuecard.strategies.run import answer
 
-pytestmark = pytest.mark.timeout(20)
 PRICES = {"small": Prices(prompt=1, completion=10), "large": Prices(prompt=10, cached=1, completion=100)}
 LIMITS = Limits(answer_tokens=10, reasoning_tokens=100)
 ASKED = Question(COUNT, kind=AnswerKind.NUMBER)

@@ -21,7 +21,6 @@ from cuecard.gateway.wire import messages
 from cuecard.models.images.images import decoded
 from cuecard.models.replay import Says, ScriptedModel
 
-pytestmark = pytest.mark.timeout(20)
 ASKED: dict[str, Any] = {"model": "cuecard", "max_tokens": 100, "messages": [{"role": "user", "content": COUNT}]}
 SHOWN = {"thinking": {"type": "enabled", "budget_tokens": 1024}}
 SECRET = "cue-of-the-tests"

@@ -27,7 +27,6 @@ from cuecard.strategies.run import answer
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Stall
 
-pytestmark = pytest.mark.timeout(20)
 ASKED: dict[str, Any] = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
 
 

@@ -13,7 +13,6 @@ from cuecard.gateway.admission.connections import same_origin
 from cuecard.gateway.admission.keys import Key, digest
 from cuecard.gateway.config.config import Config
 
-pytestmark = pytest.mark.timeout(20)
 ASKED = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
 SPENDING = ("v1/chat/completions", "v1/completions", "v1/responses", "v1/decision")
 APP = "https://app.example.org"

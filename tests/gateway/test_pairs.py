@@ -23,7 +23,6 @@ from cuecard.models.base import Model
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import Policy
 
-pytestmark = pytest.mark.timeout(20)
 SECRET = "cue-of-the-tests"
 
 

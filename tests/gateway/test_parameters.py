@@ -18,7 +18,6 @@ from cuecard.models.openai import OpenAIModel
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion
 
-pytestmark = pytest.mark.timeout(20)
 DOCS = Path(__file__).parents[2] / "docs" / "reference" / "gateway-api.md"
 
 

@@ -19,8 +19,6 @@ from cuecard.gateway.pairs import Pairs, Reloader
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, Pace
 
-pytestmark = pytest.mark.timeout(30)
-
 
 def table(url: str, name: str, key: str = "one") -> str:
     model = f'model = "{url}#mock"\nfamily = "plain"'

@@ -24,7 +24,6 @@ from cuecard.gateway.wire import images as taking
 from cuecard.models.images import images
 from cuecard.models.images.images import DECODER, QUICK_DECODER, data_url
 
-pytestmark = pytest.mark.timeout(60)
 MIB = 2**20
 KINDS = pictures.every_kind()
 HUGE_WEBPS = pictures.huge_webps(16)

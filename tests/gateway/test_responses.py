@@ -16,7 +16,6 @@ from cuecard.gateway.wire.responses import ItemMemory
 from cuecard.models.images.images import data_url
 from cuecard.models.replay import Says, ScriptedModel
 
-pytestmark = pytest.mark.timeout(20)
 USER = {"role": "user", "content": COUNT}
 
 

@@ -31,7 +31,6 @@ from cuecard.models.replay import Says, ScriptedModel
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, Stall
 
-pytestmark = pytest.mark.timeout(20)
 SECRET = "cue-of-the-tests"
 MOST = 10_000
 TOOLS = [{"type": "custom", "custom": {"name": "look"}}]

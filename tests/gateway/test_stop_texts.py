@@ -16,7 +16,6 @@ from cuecard.models.openai import OpenAIModel
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion
 
-pytestmark = pytest.mark.timeout(20)
 STORY = "A cat sat on the mat. STOP Then it slept. END It woke."
 
 

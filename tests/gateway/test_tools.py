@@ -19,7 +19,6 @@ from cuecard.models.replay import ScriptedModel
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, HttpError
 
-pytestmark = pytest.mark.timeout(20)
 WEATHER = {
     "type": "function",
     "function": {

@@ -19,8 +19,6 @@ from cuecard.models.openai import OpenAIModel
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, HttpError, RawResponse, Reply
 
-pytestmark = pytest.mark.timeout(30)
-
 KEY = "sk-proj-0123456789abcdefghijklmnop"
 ASKED: dict[str, Any] = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
 TOOLS = [{"type": "custom", "custom": {"name": "look"}}]

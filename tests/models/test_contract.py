@@ -37,8 +37,6 @@ from cuecard.models.simulated import Profile, Script, SimulatedModel, words
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, Cut, HttpError, Reply
 
-pytestmark = pytest.mark.timeout(30)
-
 REASONING, SAID = "".join(tiny.THOUGHT), "".join(tiny.ANSWER).strip()
 TOKEN_S = 0.004
 LIMITS = Limits(answer_tokens=16, reasoning_tokens=64)

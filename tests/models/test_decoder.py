@@ -15,7 +15,6 @@ from cuecard.models.images import image_headers, images, pillow_decoding
 from cuecard.models.images.images import SMALL_PIXELS, Bounds, ImageDecoder
 from cuecard.models.images.pillow_decoding import Refused
 
-pytestmark = pytest.mark.timeout(60)
 KINDS = pictures.every_kind()
 MIB = 2**20
 

@@ -21,8 +21,6 @@ from cuecard.models.local.model import LocalModel
 from cuecard.models.prompt import CUE, EMBEDDED, PROSE, TAGS, CardFormat, growing, read, reason, short
 from cuecard.models.reasoning_events import TokenDecoder
 
-pytestmark = pytest.mark.timeout(60)
-
 SEEING = ("qwen3_vl", "qwen2_5_vl", "idefics3", "gemma3", "llava")
 READING = ("qwen3", "llama")
 FORGETFUL = ("gemma3",)

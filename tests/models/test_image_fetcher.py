@@ -13,8 +13,6 @@ import pytest
 from cuecard.domain.errors import BadInput
 from cuecard.models.images.fetcher import Fetcher, is_public, resolved
 
-pytestmark = pytest.mark.timeout(20)
-
 
 async def fetched(url: str, **settings: Any) -> bytes:
     fetcher = Fetcher(**settings)

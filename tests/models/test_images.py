@@ -25,8 +25,6 @@ from cuecard.domain.question import Image
 from cuecard.models.images import images
 from cuecard.models.images.images import MOST_BYTES, data_url, load
 
-pytestmark = pytest.mark.timeout(30)
-
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
 

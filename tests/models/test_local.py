@@ -23,8 +23,6 @@ from cuecard.models.base import AnswerDelta, Limits, ReasoningDelta
 from cuecard.models.local.model import LocalModel
 from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, growing, read, reason, short
 
-pytestmark = pytest.mark.timeout(60)
-
 LIMITS = Limits(answer_tokens=24, reasoning_tokens=24)
 CARD = "Let us count row by row. Row 1 shows red (1), blue, red (2), green. 它有两个红色。 So the answer is 2."
 CUTS = (1, 8, 30, 31, 52, 70, 73, 90, len(CARD))

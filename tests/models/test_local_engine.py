@@ -24,8 +24,6 @@ from cuecard.models.local.engine import Engine
 from cuecard.models.local.model import LocalModel
 from cuecard.models.prompt import TAGS, reason, short
 
-pytestmark = pytest.mark.timeout(60)
-
 LIMITS = Limits(answer_tokens=24, reasoning_tokens=24)
 
 

@@ -32,8 +32,6 @@ from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, growing, read
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, Count, Framing, HttpError, Received, Reply, Stall
 
-pytestmark = pytest.mark.timeout(20)
-
 LONG = Limits(answer_tokens=64, reasoning_tokens=200, timeout_s=5)
 
 

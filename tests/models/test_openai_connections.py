@@ -22,8 +22,6 @@ from cuecard.models.prompt import CardFormat, read, short
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import BadJson, Completion, Framing, HttpError, Received, Reply, Stall
 
-pytestmark = pytest.mark.timeout(20)
-
 ENDLESS = Limits(timeout_s=None)
 EVENT = b'data: {"choices":[{"delta":{"content":"A"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(EVENT), EVENT)

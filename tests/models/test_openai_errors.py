@@ -39,9 +39,6 @@ from cuecard.testing.replies import (
     Stall,
 )
 
-pytestmark = pytest.mark.timeout(20)
-
-
 # Disconnects and timeouts
 
 

@@ -17,8 +17,6 @@ from cuecard.models.local.model import LocalModel
 from cuecard.models.local.prefix import Computed, Prefixes, Room
 from cuecard.models.prompt import TAGS, short
 
-pytestmark = pytest.mark.timeout(60)
-
 TOKEN_BYTES = 2 * 2 * 3 * 4
 """Bytes per token: keys and values of 2 heads with 3 numbers of 4 bytes."""
 

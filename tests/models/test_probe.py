@@ -18,7 +18,7 @@ from cuecard.models.prompt import CardFormat, short
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, HttpError, Received, Reply
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(30)]
+pytestmark = pytest.mark.slow
 THINKING, NOTES, TURN = map(str, CardFormat)
 
 

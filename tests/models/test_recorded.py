@@ -25,8 +25,6 @@ from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, Style, growin
 from cuecard.models.replay import RecordedModel, RecordingModel, Says, ScriptedModel, key
 from cuecard.models.simulated import Profile, Script, SimulatedModel, words
 
-pytestmark = pytest.mark.timeout(30)
-
 QUESTION = Question("How many red digits?", (Image(b"one"),), (), AnswerKind.NUMBER)
 LIMITS = Limits(answer_tokens=8, reasoning_tokens=32)
 SHORT, REASON = short(QUESTION, TAGS), reason(QUESTION, TAGS)

@@ -17,8 +17,6 @@ from cuecard.models import spec
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.replay import RecordedModel, RecordingModel, Says, ScriptedModel
 
-pytestmark = pytest.mark.timeout(30)
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

@@ -48,8 +48,6 @@ from cuecard.models.prompt import PROSE, reason, short
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, HttpError, RawResponse, Received
 
-pytestmark = pytest.mark.timeout(20)
-
 Json = dict[str, Any]
 WIDE = Limits(answer_tokens=1000, reasoning_tokens=1000, timeout_s=5)
 KEY = "sk-proj-0123456789abcdefghijklmnop"
