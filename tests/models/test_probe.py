@@ -16,7 +16,7 @@ from cuecard.models.base import Limits
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.prompt import CardFormat, short
 from cuecard.testing.mock_server import MockServer
-from cuecard.testing.replies import Completion, HttpError, Received, Reply
+from cuecard.testing.replies import Completion, HttpError, RawResponse, Received, Reply
 
 pytestmark = pytest.mark.slow
 THINKING, NOTES, TURN = map(str, CardFormat)
@@ -202,6 +202,23 @@ async def test_a_server_that_is_not_there_stops_nothing():
     assert not seen.reachable
     assert "cannot reach" in seen.problem
     await model.aclose()
+
+
+async def test_a_server_that_loads_its_model_is_probed_when_it_is_ready():
+    busy = RawResponse([b'{"error": {"message": "Loading model"}}'], 503, "application/json")
+    server = MockServer(reads(THINKING, NOTES, TURN), models=["tiny-instruct"], pages={"/models": busy})
+    lines: list[str] = []
+
+    def tell(line: str) -> None:
+        lines.append(line)
+        server.pages = {}
+
+    async with server as url:
+        model = spec.load(f"{url}#tiny-instruct")
+        seen = await probe.adapted(model, tell=tell)
+        await model.aclose()
+    assert lines[0] == f"waiting for tiny-instruct at {url}, which is not ready yet"
+    assert seen.complete
 
 
 async def test_a_slow_server_does_not_hold_a_request_up_and_its_probe_goes_on():

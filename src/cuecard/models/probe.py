@@ -43,6 +43,8 @@ VERSION = 1
 """Version of the questions below; stored results of other versions are not used."""
 WAIT_S = 6.0
 """Seconds that a request waits for a probe, which then continues in the background."""
+LOADING_S = 120.0
+"""Seconds to wait for a server that is loading its model (503)."""
 OFF = "CUECARD_NO_PROBE"
 """An environment variable: if set, models are probed only on request."""
 
@@ -120,7 +122,7 @@ async def adapted(
     model: OpenAIModel, *, fresh: bool = False, tell: Callable[[str], None] = lambda text: None
 ) -> ProbeResults:
     """Run the steps that have no stored result for one model, store each when it is done, and adapt the model."""
-    results = await _listing(model)
+    results = await _listing(model, tell)
     if results.problem is not None:
         tell(f"{model.name} could not be probed ({results.problem}); defaults hold")
         return results
@@ -152,11 +154,26 @@ async def adapted(
     return results
 
 
-async def _listing(model: OpenAIModel) -> ProbeResults:
+async def _loaded(model: OpenAIModel, tell: Callable[[str], None]) -> list[Mapping[str, Any]]:
+    """The server's list of models; waits up to `LOADING_S` while the server is not ready."""
+    start, announced = time.monotonic(), False
+    while True:
+        try:
+            return await model.listing()
+        except ModelBusy:
+            if time.monotonic() - start > LOADING_S:
+                raise
+            if not announced:
+                tell(f"waiting for {model.name} at {model.url}, which is not ready yet")
+            announced = True
+            await asyncio.sleep(1)
+
+
+async def _listing(model: OpenAIModel, tell: Callable[[str], None]) -> ProbeResults:
     """Results from the server's list of models. A server without one is probed all the same."""
     results = ProbeResults(at=time.time())
     try:
-        entries = await model.listing()
+        entries = await _loaded(model, tell)
     except ModelError as error:
         if error.retryable:
             results.problem = str(error)

@@ -93,10 +93,10 @@ def regrets(task: MatchedTask, measure: MeasureResults) -> list[Drawing]:
         for each in ordered
     ]
     figure = interval_rows(rows, "right, %", {} if budget.oracle is None else {ORACLE: budget.oracle})
-    spent = f"{sentences.amount(measure.measure, budget.amount)}, {MEASURES[measure.measure]}"
+    spent = f"{sentences.amount(measure.measure, budget.amount)} ({MEASURES[measure.measure]})"
     caption = (
-        f"{task.task}: each scheme for at most {spent}, with 95% intervals; dashed the oracle, which routes each"
-        " question knowing which of the plain ways is right on it. Regret: points less than the oracle."
+        f"{task.task}: each scheme at a budget of {spent}, with 95% intervals; dashed: the oracle, which routes each"
+        " question with knowledge of the right answer. Regret: points less than the oracle."
     )
     values = "; ".join(f"{row.name} {share(row.values['right'])} {row.note}" for row in rows)
     return [drawing(f"regret-{measure.measure}-{task.task}", figure, values, caption)]

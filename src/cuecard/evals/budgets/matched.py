@@ -379,7 +379,7 @@ def folds(clusters: Sequence[str], count: int = FOLDS, seed: int = 0) -> list[li
 
 
 def _at_budget(table: CostTable, play: Play, name: str, against: Play | None) -> SchemeAtBudget:
-    accuracy, difference, p = mean_interval(play.scores, table.clusters), None, None
+    accuracy, difference, p = share_interval(play.scores, table.clusters), None, None
     if against is not None:
         found = mean_difference(play.scores, against.scores, table.clusters)
         difference, p = found.interval, found.p
