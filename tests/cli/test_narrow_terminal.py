@@ -124,4 +124,10 @@ def test_progress_in_a_pipe_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPat
         bar.listen(RunProgress(40, answered=4), RECORDS)
     with RunBar(console, None) as bar:
         bar.listen(RunProgress(None, answered=5), RECORDS)
-    assert console.file.getvalue() == "4 of 40 questions are answered\n5 questions are answered\n"
+    with RunBar(console, 40) as bar:
+        bar.listen(RunProgress(40, answered=40, live=6), [])
+    assert console.file.getvalue().splitlines() == [
+        "4 of 40 questions are answered",
+        "5 questions are answered",
+        "6 of 40 questions are answered live",
+    ]

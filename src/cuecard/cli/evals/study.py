@@ -311,11 +311,12 @@ class RunBar:
                 self._ended["errors"] += 1
             elif record["route"] not in (None, "direct"):
                 self._ended[record["route"]] += 1
-        self._bar.update(self._task, total=progress.total, completed=progress.answered)
+        done, how = (progress.live, " live") if progress.live else (progress.answered, "")
+        self._bar.update(self._task, description=f"questions{how}", total=progress.total, completed=done)
         if not self._console.is_terminal and time.monotonic() - self._printed_s > LINE_S:
             self._printed_s = time.monotonic()
             of = "" if progress.total is None else f" of {progress.total:,}"
-            self._console.print(f"{progress.answered:,}{of} questions are answered")
+            self._console.print(f"{done:,}{of} questions are answered{how}")
 
     def _so_far(self) -> Iterable[RenderableType]:
         rows = [

@@ -64,6 +64,8 @@ class RunProgress:
     answered: int = 0
     fresh: int = 0
     """Items that at least one arm answered in this process."""
+    live: int = 0
+    """Items that all arms have answered live. Live answers begin when all items are answered from stored calls."""
     calls: int = 0
     began_s: float = field(default_factory=time.perf_counter)
     busy_share: float | None = None
@@ -195,6 +197,7 @@ class _Runner:
         for arm in (*arms[turn:], *arms[:turn]):
             if arm.live not in answered and arm.equal is None:
                 await self._by_a_worker(at, partial(self._live_arm, at, arm))
+        self.progress.live += 1
         self.listen(self.progress, [])
 
     async def _live_arm(self, at: TaskItem, arm: Arm, pooled: PooledWorker) -> None:
