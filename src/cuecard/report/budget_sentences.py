@@ -83,7 +83,7 @@ def lead(found: MatchedBudgets) -> str:
 def verdict(task: MatchedTask, measure: MeasureResults, against: str) -> KeyResult:
     """The most accurate scheme at the budget nearest to the reference's cost."""
     budget = min(measure.budgets, key=lambda each: abs(each.share - 1))
-    question = f"{task.task}: most accurate for {amount(measure.measure, budget.amount)}, {SPENT[measure.measure]}?"
+    question = f"{task.task}: most accurate at {amount(measure.measure, budget.amount)} ({SPENT[measure.measure]})?"
     if not budget.schemes:
         return KeyResult(question, "None", "Every scheme costs more.", "")
     best = max(budget.schemes, key=lambda each: each.accuracy.estimate)
