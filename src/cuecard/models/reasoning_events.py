@@ -1,15 +1,24 @@
-"""Reasoning in a stream: the parser's pieces as events of a call, and detection of reasoning that repeats itself."""
+"""Reasoning in a stream: the parser's pieces as events of a call, detection of loops, and decoding in two stages."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from cuecard.answers.reasoning_parser import Piece, ReasoningParser, Start
 from cuecard.answers.reasoning_tags import TagTable, tag_table
-from cuecard.domain.call import Mode
-from cuecard.models.base import AnswerDelta, Event, ReasoningDelta, ReasoningEnded
+from cuecard.domain.call import AnswerToken, FinishReason, Mode, Usage
+from cuecard.models.base import (
+    AnswerDelta,
+    CallLimits,
+    Event,
+    Finished,
+    Progress,
+    ReasoningDelta,
+    ReasoningEnded,
+)
 from cuecard.models.prompt import Prompt, Style
 
 ParserEvent = ReasoningDelta | ReasoningEnded | AnswerDelta
@@ -135,3 +144,85 @@ class TokenDecoder:
     def close(self) -> Iterator[Event]:
         """Yields ReasoningEnded, unless it was yielded before."""
         yield from self._events.close()
+
+
+class TwoStages:
+    """Decodes a call: the reasoning within its budget, then the answer within its own limit.
+
+    The engine offers each token before it appends it. Afterwards `over` and `closing` state how it goes on.
+    """
+
+    def __init__(
+        self, tokenizer: Any, prompt: Prompt, limits: CallLimits, most: int, usage: Usage, *, splits: bool = False
+    ) -> None:
+        """`most`: maximum tokens of the sequence. `usage`: of the prompt. `splits`: an answer is always requested anew,
+        after `closing`, because it has to fit a schema."""
+        self._tokenizer, self._prompt, self._limits = tokenizer, prompt, limits
+        self._prompt_tokens, self._cached = usage.prompt_tokens or 0, usage.cached_tokens
+        self._closes: list[int] = tokenizer(prompt.style.closing, add_special_tokens=False).input_ids
+        room = most - self._prompt_tokens - len(self._closes) - limits.answer_tokens
+        self._budget = min(limits.reasoning_tokens, room)
+        self._reasons = prompt.mode is Mode.REASON
+        self._splits = splits and self._reasons
+        self._decoder = TokenDecoder(tokenizer, prompt)
+        self._spent = self._spent_on_reasoning = 0
+        self._logprob = 0.0
+        self._tokens: list[AnswerToken] = []
+        self._finish, self._cut = FinishReason.LENGTH, None
+        self.over = False
+        """The call ends before the token that was offered."""
+        self.closing: list[int] | None = None
+        """The tokens that the engine appends in place of the token that was offered; None: it appends that token."""
+
+    def offer(self, token: int, likelihood: float, *, ends: bool, shown: AnswerToken | None = None) -> Iterator[Event]:
+        """The events of the next token. `ends`: it ends the turn. `shown`: the token as part of an answer."""
+        parser, self.closing = self._decoder.parser, None
+        inside, style = parser.inside, self._prompt.style
+        if self._reasons and inside and (ends or self._spent_on_reasoning >= self._budget or self._decoder.repeats):
+            # the budget is spent, the reasoning repeats itself, or the turn ended: unless it is prose with a
+            # conclusion, the reasoning is closed here and the answer decoded after it
+            yield from self._decoder.rest(whole=ends and not style.opening)
+            yield from self._decoder.close()
+            if parser.answering and not self._splits:
+                self._finish, self.over = FinishReason.STOP, True
+                return
+            if not ends:
+                self._cut = FinishReason.REPETITION if self._decoder.repeats else FinishReason.BUDGET
+            self._answer_next(self._closes)
+        elif self._splits and not inside:
+            yield from self._decoder.close()
+            self._answer_next([])
+        elif ends:
+            self._finish, self.over = FinishReason.STOP, True
+        elif self._spent - (self._spent_on_reasoning if self._reasons else 0) >= self._limits.answer_tokens:
+            self.over = True  # reasoning that was not requested counts towards the answer's limit
+        else:
+            yield from self._append(token, likelihood, inside, shown)
+
+    def end(self) -> Iterator[Event]:
+        """The events of text that was held back, then Finished."""
+        yield from self._decoder.rest(whole=self._finish is FinishReason.STOP)
+        yield from self._decoder.close()
+        cut = self._cut if self._finish is FinishReason.STOP else None
+        answered = self._spent > self._spent_on_reasoning
+        yield Finished(self.usage, cut or self._finish, self._logprob if answered else None, tuple(self._tokens))
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(self._prompt_tokens, self._cached, self._spent, self._spent_on_reasoning)
+
+    def _append(self, token: int, likelihood: float, inside: bool, shown: AnswerToken | None) -> Iterator[Event]:
+        self._spent += 1
+        yield from self._decoder.feed(token)
+        if inside or self._decoder.parser.inside:
+            self._spent_on_reasoning += 1
+        else:
+            self._logprob += likelihood
+            self._tokens += [] if shown is None else [shown]
+        yield Progress(self.usage)
+
+    def _answer_next(self, closing: list[int]) -> None:
+        """The answer follows the reasoning and these tokens."""
+        self.closing, self._splits = closing, False
+        self._prompt_tokens += len(closing)
+        self._decoder = TokenDecoder(self._tokenizer, replace(self._prompt, mode=Mode.READ))

@@ -12,12 +12,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cuecard.domain.call import FinishReason, Mode, Usage
+from cuecard.domain.call import Usage
 from cuecard.domain.errors import BadInput, ModelError, Unsupported
 from cuecard.models import acceptance_table
 from cuecard.models import scope as scopes
 from cuecard.models.acceptance_table import AcceptanceTable
-from cuecard.models.base import SAMPLING, Abilities, Event, Finished, Limits, Progress, Started, Weighing
+from cuecard.models.base import SAMPLING, Abilities, Event, Limits, Progress, Started, Weighing
 from cuecard.models.images.image_scope import ImageScope
 from cuecard.models.local.embedded.network import NumpyNetwork, is_embedded
 from cuecard.models.local.embedded.reader import PlainReader
@@ -26,7 +26,7 @@ from cuecard.models.local.inputs import Inputs, PromptReader, Span, spans, token
 from cuecard.models.local.network import Logits, Network
 from cuecard.models.local.prefix import Computed, Prefixes
 from cuecard.models.prompt import CUE, EMBEDDED, PROSE, TAGS, CardFormat, Prompt, Style, neutral
-from cuecard.models.reasoning_events import TokenDecoder
+from cuecard.models.reasoning_events import TwoStages
 from cuecard.models.scope import Scope
 
 if TYPE_CHECKING:  # PyTorch need not be there
@@ -295,52 +295,18 @@ class LocalModel:
         prompt_tokens, cached = len(sequence.ids), sequence.reused
         yield Progress(Usage(prompt_tokens, cached, 0, 0))
         chance = self._network.chance(limits)
-        closing = tokenized(self._reader.tokenizer, prompt.style.closing)
-        budget = min(limits.reasoning_tokens, self._most - prompt_tokens - len(closing) - limits.answer_tokens)
-        reasons = prompt.mode is Mode.REASON
-        decoder = TokenDecoder(self._reader.tokenizer, prompt)
-        spent_on_reasoning = spent = 0
-        cut: FinishReason | None = None
-        finish, logprob = FinishReason.LENGTH, 0.0
-        # two stages: the reasoning within its budget, then the answer within its own
+        stages = TwoStages(self._reader.tokenizer, prompt, limits, self._most, Usage(prompt_tokens, cached))
         while len(sequence.ids) < self._most:
-            in_reasoning = decoder.parser.inside
             token, likelihood = self._network.choose(sequence.logits, limits, chance)
-            if reasons and in_reasoning and (token in self._ends or spent_on_reasoning >= budget or decoder.repeats):
-                # the budget is spent, the reasoning repeats itself, or the turn ended: unless it is prose with a
-                # conclusion, the reasoning is closed here and the answer decoded after it
-                ended = token in self._ends
-                yield from decoder.rest(whole=ended and not prompt.style.opening)
-                yield from decoder.close()
-                if decoder.parser.answering:
-                    finish = FinishReason.STOP
-                    break
-                if not ended:
-                    cut = FinishReason.REPETITION if decoder.repeats else FinishReason.BUDGET
-                prompt_tokens += len(closing)
-                self._extend(sequence, closing)
-                decoder = TokenDecoder(self._reader.tokenizer, replace(prompt, mode=Mode.READ))
-                continue
-            if token in self._ends:
-                finish = FinishReason.STOP
+            yield from stages.offer(token, likelihood, ends=token in self._ends)
+            if stages.over:
                 break
-            # reasoning that was not requested counts towards the answer's limit
-            if spent - (spent_on_reasoning if reasons else 0) >= limits.answer_tokens:
-                break
-            spent += 1
-            yield from decoder.feed(token)
-            if in_reasoning or decoder.parser.inside:
-                spent_on_reasoning += 1
+            if stages.closing is not None:
+                self._extend(sequence, stages.closing)
             else:
-                logprob += likelihood
-            yield Progress(Usage(prompt_tokens, cached, spent, spent_on_reasoning))
-            yield Step(sequence, token, limits.temperature != 0, self._step)
-        yield from decoder.rest(whole=finish is FinishReason.STOP)
-        yield from decoder.close()
+                yield Step(sequence, token, limits.temperature != 0, self._step)
         self._hold(sequence)
-        reason = cut if cut is not None and finish is FinishReason.STOP else finish
-        answered = spent > spent_on_reasoning
-        yield Finished(Usage(prompt_tokens, cached, spent, spent_on_reasoning), reason, logprob if answered else None)
+        yield from stages.end()
 
     def _read(self, inputs: Inputs) -> Running:
         """Prefill a prompt, reusing its longest cached prefix. Raises BadInput if it is empty or too long."""
