@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 from cuecard.answers import extract, shape_of
 from cuecard.answers.kinds import KINDS
@@ -182,6 +183,14 @@ CUE = "The answer is"
 TAGS = Style("<think>\n", "\n</think>\n\n", "<think>\n\n</think>\n\n")
 PROSE = Style("", "\n\nAnswer:", "", "stepwise")
 EMBEDDED = replace(TAGS, wording="trained")
+
+
+def style_of(tokenizer: Any, *, trained: bool) -> Style:
+    """The style of a checkpoint, from think tags in its chat template. `trained`: it is of the embedded pair."""
+    if trained:
+        return EMBEDDED
+    # a vocabulary may have the tags of a related thinking model; the template has only those of this model
+    return TAGS if "</think>" in str(tokenizer.chat_template) else replace(PROSE, cue=CUE)
 
 
 @dataclass(frozen=True)

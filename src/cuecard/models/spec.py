@@ -1,10 +1,10 @@
-"""Model specifications: embedded, `hf:ORG/NAME`, a directory, a file, `http://host:port/v1#name`; and TOML tables."""
+"""Model specifications: embedded, `hf:ORG/NAME`, a directory, a file, a URL#NAME, `vllm:…`; and TOML tables."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from cuecard import settings
 from cuecard.domain.errors import BadInput, MissingExtra, did_you_mean
 from cuecard.models.base import Model
+from cuecard.models.vllm import settings as vllm_settings
 
 EMBEDDED = ("demo-small", "demo-large")
 SERVED_KEYS: Mapping[str, type] = {
@@ -30,7 +31,7 @@ SERVED_KEYS: Mapping[str, type] = {
     "extra_body": dict,
 }
 LOCAL_KEYS: Mapping[str, type] = {"device": str, "dtype": str, "revision": str, "prefix_cache_mib": float}
-KEYS: Mapping[str, type] = {"model": str, **LOCAL_KEYS, **SERVED_KEYS}
+KEYS: Mapping[str, type] = {"model": str, **LOCAL_KEYS, **SERVED_KEYS, **vllm_settings.KEYS}
 """Allowed keys of a model's table, and their types."""
 
 
@@ -74,7 +75,19 @@ class Recording:
     path: Path
 
 
-Spec = Embedded | Checkpoint | GgufFile | Served | Recording
+@dataclass(frozen=True)
+class VllmCheckpoint:
+    """A directory, or a repository of the hub, for vLLM in this process; `settings`: those in the specification."""
+
+    source: str
+    settings: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.source.rstrip("/").split("/")[-1]
+
+
+Spec = Embedded | Checkpoint | GgufFile | Served | Recording | VllmCheckpoint
 
 
 def parse(text: str) -> Spec:
@@ -83,6 +96,8 @@ def parse(text: str) -> Spec:
         return Embedded(text)
     if text.startswith("hf:") and re.fullmatch(r"[\w.-]+/[\w.-]+", text[3:]):
         return Checkpoint(text[3:])
+    if text.startswith("vllm:"):
+        return _in_vllm(text)
     if text.startswith(("http://", "https://")):
         url, _, name = text.partition("#")
         if not name:
@@ -98,8 +113,31 @@ def parse(text: str) -> Spec:
         return GgufFile(Path(text))
     if text.endswith(".jsonl") and _is(Path.is_file, text):
         return Recording(Path(text))
-    forms = "use demo-small, demo-large, hf:ORG/NAME, a directory, a .gguf file, or http://HOST:PORT/v1#NAME"
+    forms = "use demo-small, demo-large, hf:ORG/NAME, a directory, a .gguf file, vllm:…, or http://HOST:PORT/v1#NAME"
     raise BadInput(f"unknown model {text[:200]!r}", did_you_mean(text, EMBEDDED, forms))
+
+
+def _in_vllm(text: str) -> VllmCheckpoint:
+    source, _, query = text.removeprefix("vllm:").partition("?")
+    source = source.removeprefix("hf:")
+    if not (_is(Path.is_dir, source) and (Path(source) / "config.json").exists()):
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+            raise BadInput(f"no checkpoint at {source[:200]!r}", "write vllm:ORG/NAME, or vllm: and a directory")
+        if source.startswith("."):
+            raise BadInput(f"no checkpoint at {source[:200]!r}", "is the path right?")
+    return VllmCheckpoint(source, vllm_settings.parsed(query, text[:200]))
+
+
+def check_memory(given: Iterable[str | Mapping[str, Any]]) -> None:
+    """Raises BadInput if these models, as far as they run in vLLM in this process, do not fit into one device."""
+    shares = []
+    for each in given:
+        table = dict(each) if isinstance(each, Mapping) else {"model": each}
+        name = table.get("model")
+        if isinstance(name, str) and name.startswith("vllm:"):
+            found = {**parse(name).settings, **table}  # type: ignore[union-attr]
+            shares.append((name.partition("?")[0], float(found.get("gpu_memory", vllm_settings.USUAL_SHARE))))
+    vllm_settings.check_memory(shares)
 
 
 def _is(what: Callable[[Path], bool], text: str) -> bool:
@@ -132,6 +170,11 @@ def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
             if "api_key" in table:
                 table["api_key"] = secret(table["api_key"])
             return OpenAIModel(url, name, **_only(table, *SERVED_KEYS))
+        case VllmCheckpoint(source, given) as checkpoint:
+            from cuecard.models.vllm.model import VllmModel
+
+            own = _only(table, *vllm_settings.KEYS)
+            return VllmModel(checkpoint.name, source, vllm_settings.EngineSettings(**{**given, **own}))
         case Recording(path):
             from cuecard.models.replay import RecordedModel
 

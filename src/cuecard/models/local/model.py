@@ -25,7 +25,7 @@ from cuecard.models.local.engine import Engine, ModelProcess, Step, may_start, r
 from cuecard.models.local.inputs import Inputs, PromptReader, Span, spans, tokenized
 from cuecard.models.local.network import Logits, Network
 from cuecard.models.local.prefix import Computed, Prefixes
-from cuecard.models.prompt import CUE, EMBEDDED, PROSE, TAGS, CardFormat, Prompt, Style, neutral
+from cuecard.models.prompt import CardFormat, Prompt, neutral, style_of
 from cuecard.models.reasoning_events import TwoStages
 from cuecard.models.scope import Scope
 
@@ -91,7 +91,7 @@ class LocalModel:
             scoring=True,
             prefix_sessions=shares,
             card_formats=tuple(card_formats or CardFormat),
-            style=_style(network, reader.tokenizer),
+            style=style_of(reader.tokenizer, trained=network.is_trained_pair),
             weighing=True,
             resumes=True,
             place=f"this process, {network.place}",
@@ -373,11 +373,3 @@ class LocalModel:
         if self._network.shares_prefixes:
             ids, rooms = tuple(sequence.ids), sequence.cache.rooms
             self._prefixes.keep(Computed(ids, sequence.images, rooms, sequence.rope_delta, passing))
-
-
-def _style(network: Network, tokenizer: Any) -> Style:
-    """The style of a checkpoint, from its configuration and from think tags in its chat template."""
-    if network.is_trained_pair:
-        return EMBEDDED
-    # a vocabulary may have the tags of a related thinking model; the template has only those of this model
-    return TAGS if "</think>" in str(tokenizer.chat_template) else replace(PROSE, cue=CUE)
