@@ -61,9 +61,9 @@ def _names_its_options(function: F) -> F:
 class Pair:
     """A small and a large model that answer as one.
 
-    Each is a specification (`demo-small`, `hf:ORG/NAME`, a directory, `http://host:port/v1#name`) or a Model. Further
-    roles are more drafters: `Pair("a", "c", drafter="b")`. All calls run on the pair's own event loop, so `ask` works
-    everywhere, including notebooks, and `aask` and `stream` in any loop.
+    Each is a specification (`demo-small`, `hf:ORG/NAME`, a directory, `vllm:…`, `http://host:port/v1#name`) or a Model.
+    Further roles are more drafters: `Pair("a", "c", drafter="b")`. All calls run on the pair's own event loop, so `ask`
+    works everywhere, including notebooks, and `aask` and `stream` in any loop.
 
     Served models given as a specification are probed before the first question, once per model and machine
     (`models.probe`): how they give short answers, and how they read cards. `probe=False`, or the environment variable
@@ -90,6 +90,7 @@ class Pair:
         for name, given in drafters.items():
             _check_role(name, given)
         roles: dict[str, ModelLike] = {"small": small, "large": large, **drafters}
+        spec.check_memory(given for given in roles.values() if isinstance(given, str | Mapping))
         self.models: dict[str, Model] = {role: _model(role, given) for role, given in roles.items()}
         named = [role for role, given in roles.items() if isinstance(given, str | Mapping)]
         self._unprobed = [self.models[role] for role in named] if probe and probes.wanted() else []

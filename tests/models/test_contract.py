@@ -7,6 +7,8 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -174,7 +176,71 @@ async def openai_vllm(setting: Setting) -> Subject:
     return await openai(setting, prefill=True, prefix_cache=True, scoring=True)
 
 
+async def in_vllm(setting: Setting) -> Subject:
+    """In vLLM's own environment, as tests/servers/test_vllm_engine.py runs it; all tests share one engine."""
+    from cuecard.models.vllm.model import VllmModel
+
+    host = vllm_host(setting.checkpoint("taught"))
+    engine = host.engine
+
+    def failing(after: int) -> VllmModel:
+        return VllmModel("broken", Borrowed(host, FailingEngine(engine, after)))
+
+    async def at_rest() -> None:
+        assert not engine.output_processor.has_unfinished_requests()
+
+    def size(text: str) -> int:
+        return len(tiny.demo_tokenizer()(text, add_special_tokens=False).input_ids)
+
+    return Subject(VllmModel("in vLLM", Borrowed(host, engine)), size, 2, failing(0), failing(1), at_rest)
+
+
+@cache
+def vllm_host(folder: Path) -> Any:
+    from cuecard.models.vllm.engine import EngineHost
+    from cuecard.models.vllm.settings import EngineSettings
+
+    arguments = {"kv_cache_memory_bytes": 2**26, "max_num_seqs": 8}
+    return EngineHost("tiny", str(folder), EngineSettings(dtype="float32", eager=True, engine_args=arguments))
+
+
+class FailingEngine:
+    """An engine whose outputs end with an error."""
+
+    def __init__(self, engine: Any, after: int) -> None:
+        self._engine, self._after = engine, after
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def generate(self, *given: Any, **named: Any) -> AsyncGenerator[Any]:
+        number = 0
+        async with aclosing(self._engine.generate(*given, **named)) as outputs:
+            async for output in outputs:
+                if number == self._after:
+                    raise RuntimeError("out of memory")
+                number += 1
+                yield output
+
+
+class Borrowed:
+    """An engine host whose engine may be replaced, and whose closing leaves the engine to other tests."""
+
+    def __init__(self, host: Any, engine: Any) -> None:
+        self._host, self.engine = host, engine
+
+    def stream(self, work: Callable[[Any], AsyncGenerator[Any]]) -> AsyncGenerator[Any]:
+        return self._host.stream(lambda _: work(self.engine))
+
+    async def call(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
+        return await self._host.call(lambda _: work(self.engine))
+
+    def stop(self) -> None:
+        """The tests share the engine, which ends with their process."""
+
+
 MAKERS = [scripted, recording, replayed, simulated, by_transformers, by_numpy, openai, openai_vllm]
+MAKERS += (IN_VLLM := [in_vllm] if find_spec("vllm") else [])
 
 
 @pytest.fixture
@@ -342,7 +408,7 @@ async def test_a_call_that_is_not_iterated_does_nothing(subject: Subject, asked:
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
-@only(scripted, recording, replayed, by_transformers, by_numpy, openai, openai_vllm)
+@only(scripted, recording, replayed, by_transformers, by_numpy, openai, openai_vllm, *IN_VLLM)
 async def test_a_failure_is_a_model_error_of_one_line(subject: Subject, asked: Question) -> None:
     assert subject.broken
     for prompt in prompts(subject.broken, asked):
@@ -353,7 +419,7 @@ async def test_a_failure_is_a_model_error_of_one_line(subject: Subject, asked: Q
         assert caught.value.hint
 
 
-@only(scripted, recording, by_transformers, by_numpy, openai, openai_vllm)
+@only(scripted, recording, by_transformers, by_numpy, openai, openai_vllm, *IN_VLLM)
 async def test_a_call_that_breaks_off_tells_what_it_had_and_never_finishes(subject: Subject, asked: Question) -> None:
     assert subject.breaks_off
     events: list[Event] = []
@@ -400,7 +466,7 @@ async def test_a_model_has_a_name_and_takes_cards(subject: Subject) -> None:
     assert isinstance(subject.model.abilities.notes, tuple)
 
 
-@only(simulated, by_transformers, by_numpy, openai, openai_vllm)
+@only(simulated, by_transformers, by_numpy, openai, openai_vllm, *IN_VLLM)
 async def test_images_are_taken_along(subject: Subject, asked: Question, pictures: tuple[Image, Image]) -> None:
     seen = replace(asked, images=pictures)
     bare, full = [await hear(subject.model, short(each, TAGS), LIMITS) for each in (asked, seen)]

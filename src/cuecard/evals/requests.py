@@ -151,6 +151,9 @@ def model_revision(given: str | Mapping[str, Any]) -> str:
             settings["model"] = _files(embedded.folder)
         case spec.Checkpoint(source) if Path(source).is_dir():
             settings["model"] = _files(Path(source))
+        case spec.VllmCheckpoint(source, own):
+            settings = {**own, **settings, "model": f"vllm:{_files(Path(source)) if Path(source).is_dir() else source}"}
+            settings.pop("gpu_memory", None)  # it changes no answer
         case spec.GgufFile(path):
             settings["model"] = _files(path.parent, [path])
         case spec.Recording(path):

@@ -126,6 +126,7 @@ class Study:
 
     def load(self) -> dict[str, Model]:
         """Load all models, by role. Raises BadInput, MissingExtra, ModelError."""
+        spec.check_memory(self.models.values())
         return {role: spec.load(given, role) for role, given in self.models.items()}
 
     def seats(self, models: Mapping[str, Model]) -> dict[str, Seat]:

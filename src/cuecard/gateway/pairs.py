@@ -119,6 +119,8 @@ class Pairs:
     def _made(self, tables: Mapping[str, PairTable]) -> dict[str, Service]:
         """A service for each pair: the old one if nothing has changed."""
         kept = {name: self._services[name] for name in self._services if tables.get(name) == self._tables.get(name)}
+        every = [one.table() for table in tables.values() for role in table.roles.values() for one in role]
+        spec.check_memory({json.dumps(one, sort_keys=True): one for one in every}.values())  # equal ones are shared
         return {
             name: kept.get(name) or Service.configured(name, table, self._cache.pool, self._occupancy)
             for name, table in tables.items()

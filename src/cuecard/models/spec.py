@@ -174,7 +174,7 @@ def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
             from cuecard.models.vllm.model import VllmModel
 
             own = _only(table, *vllm_settings.KEYS)
-            return VllmModel(checkpoint.name, source, vllm_settings.EngineSettings(**{**given, **own}))
+            return VllmModel.load(checkpoint.name, source, vllm_settings.EngineSettings(**{**given, **own}))
         case Recording(path):
             from cuecard.models.replay import RecordedModel
 

@@ -229,7 +229,10 @@ def _line(error: Exception, place: int) -> str:
 def _anywhere(given: str | Mapping[str, Any]) -> str | dict[str, Any]:
     """The model specification with an absolute path, independent of the process's working directory."""
     settings = dict(given) if isinstance(given, Mapping) else {"model": given}
-    if isinstance(spec.parse(settings["model"]), spec.Checkpoint | spec.Recording):
-        path = Path(settings["model"])
-        settings["model"] = str(path.absolute()) if path.exists() else settings["model"]
+    match spec.parse(settings["model"]):
+        case spec.Checkpoint() | spec.Recording():
+            path = Path(settings["model"])
+            settings["model"] = str(path.absolute()) if path.exists() else settings["model"]
+        case spec.VllmCheckpoint(source, own) if Path(source).is_dir():
+            settings = {**own, **settings, "model": f"vllm:{Path(source).absolute()}"}
     return settings

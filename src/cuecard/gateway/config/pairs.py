@@ -27,6 +27,7 @@ from cuecard.models.acceptance_table import AcceptanceTable
 from cuecard.models.openai.families import named
 from cuecard.models.openai.request_body import Dialect
 from cuecard.models.prompt import CardFormat
+from cuecard.models.vllm.settings import MOST_SHARE
 from cuecard.strategies import policy_file
 from cuecard.strategies.policy import Option, Policy, Surface, options_at, policy_with
 from cuecard.strategies.run import known
@@ -94,6 +95,11 @@ class Upstream(StrictTable):
     """The tags that open and close its reasoning, in addition to the known ones."""
     timeout_s: float | None = Field(None, gt=0)
     extra_body: dict[str, Any] | None = None
+    gpu_memory: float | None = Field(None, gt=0, le=MOST_SHARE)
+    """For `vllm:`, as the keys below: the share of the device's memory."""
+    max_len: int | None = Field(None, ge=1)
+    eager: StrictBool | None = None
+    engine_args: dict[str, Any] | None = None
 
     def table(self) -> dict[str, Any]:
         """The table for `spec.load`: only the keys that were given."""
@@ -233,5 +239,7 @@ def _name(model: str) -> str:
     match spec.parse(model):
         case spec.Served(_, name):
             return name
+        case spec.VllmCheckpoint() as checkpoint:
+            return checkpoint.name
         case _:
             return model

@@ -14,6 +14,7 @@ from typing import Any
 from cuecard.domain.call import Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, Unsupported
 from cuecard.models.base import PENALTIES, SAMPLING, Abilities, CallLimits, Event, Limits, Progress, Started
+from cuecard.models.local.engine import first_line
 from cuecard.models.prompt import CardFormat, Prompt, neutral, style_of
 from cuecard.models.reasoning_events import TwoStages
 from cuecard.models.vllm.engine import EngineHost
@@ -29,27 +30,22 @@ _numbers = itertools.count(1)
 class VllmModel:
     """A checkpoint in vLLM, in this process; its engine computes in a child process."""
 
-    def __init__(self, name: str, source: str, settings: EngineSettings | None = None) -> None:
-        """Loads a directory or a repository of the hub. Raises BadInput, MissingExtra, ModelRefused."""
-        self.name, settings = name, settings or EngineSettings()
-        self._host = EngineHost(name, source, settings)
-        try:
-            engine = self._host.engine
-            config, cache = engine.model_config, engine.vllm_config.cache_config
-            tokenizer, sees = engine.get_tokenizer(), bool(config.is_multimodal_model)
-            self._prompts = VllmPrompts(name, tokenizer, config.max_model_len, sees_images=sees)
-        except BaseException:
-            self._host.stop()
-            raise
+    def __init__(self, name: str, host: EngineHost, *, constrained: bool = False) -> None:
+        """`constrained`: brief answers are decoded under a grammar. Raises BadInput without a chat template."""
+        self.name, self._host = name, host
+        engine = host.engine
+        config, cache = engine.model_config, engine.vllm_config.cache_config
+        tokenizer, sees = engine.get_tokenizer(), bool(config.is_multimodal_model)
+        self._prompts = VllmPrompts(name, tokenizer, config.max_model_len, sees_images=sees)
         blocks = cache.num_gpu_blocks
         slots = engine.vllm_config.scheduler_config.max_num_seqs // 2
         self._sessions = CardSessions(max(1, min(8, slots)), None if not blocks else blocks * cache.block_size // 2)
         self._no_sessions: str | None = None
         """Why cards are not streamed; None if they are."""
         if engine.vllm_config.speculative_config is not None:
-            self._no_sessions = "vLLM streams no prompts with speculative decoding"
+            self.stop_streaming("vLLM streams no prompts with speculative decoding")
         trained = getattr(config.hf_config, "cuecard_wording", None) == "trained"
-        style = replace(style_of(tokenizer, trained=trained), constrained=settings.constraint is not None)
+        style = replace(style_of(tokenizer, trained=trained), constrained=constrained)
         self._abilities = Abilities(
             images=sees,
             logprobs=True,
@@ -61,6 +57,17 @@ class VllmModel:
             place=f"vLLM {name}",
             honours=frozenset({*SAMPLING, *PENALTIES, "logit_bias", "logprobs", "top_logprobs"}),
         )
+
+    @classmethod
+    def load(cls, name: str, source: str, settings: EngineSettings | None = None) -> VllmModel:
+        """Load a directory or a repository of the hub. Raises BadInput, MissingExtra, ModelRefused."""
+        settings = settings or EngineSettings()
+        host = EngineHost(name, source, settings)
+        try:
+            return cls(name, host, constrained=settings.constraint is not None)
+        except BaseException:
+            host.stop()
+            raise
 
     @property
     def abilities(self) -> Abilities:
@@ -86,6 +93,10 @@ class VllmModel:
 
     async def score(self, prompt: Prompt, answer: str) -> float:
         return await self._host.call(lambda engine: self._score(engine, prompt, answer))
+
+    def stop_streaming(self, reason: str) -> None:
+        """Warm cards by requests of one token from now on; the notes give the reason."""
+        self._no_sessions = reason
 
     def forget(self) -> None:
         self._host.now(self._forget)
@@ -196,7 +207,7 @@ class VllmModel:
             await session.piece(given, self._one_token(prompt), ids)
         except (ValueError, NotImplementedError, TypeError) as error:  # this model or setup cannot stream prompts
             self._sessions.drop(session)
-            self._no_sessions = str(error).splitlines()[0] if str(error) else type(error).__name__
+            self.stop_streaming(first_line(error))
             raise Unsupported(f"{self.name} streams no prompts: {self._no_sessions}") from error
         except BaseException:
             self._sessions.drop(session)
