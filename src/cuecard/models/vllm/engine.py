@@ -7,10 +7,14 @@ that an EngineHost runs both in a thread. An engine that died is started again b
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import re
+import signal
+import subprocess
+import sys
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
@@ -24,6 +28,16 @@ MOST_RESTARTS = 3
 """Starts in a row of an engine that dies before it completes a call."""
 SHUTDOWN_S = 10.0
 """Seconds that an engine has to end before it is killed."""
+WATCH = """
+import os, signal, sys
+if not sys.stdin.buffer.read():
+    for engine in sys.argv[1:]:
+        try:
+            os.kill(int(engine), signal.SIGKILL)
+        except OSError:
+            pass
+"""
+"""The program that waits for the end of its input, and then ends engines unless it has read a word."""
 ENVIRONMENT = {
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a forked copy of a process with threads may hang
     "VLLM_LOGGING_LEVEL": "WARNING",
@@ -65,6 +79,7 @@ class EngineHost:
         self._thread = threading.Thread(target=self._work, name=f"vllm {name}", daemon=True)
         self._calls: set[asyncio.Task[Any]] = set()
         self._deaths, self._closed, self._lock = 0, False, threading.Lock()
+        self._watcher: subprocess.Popen[bytes] | None = None
         self._starting = asyncio.Lock()
         self._thread.start()
         try:
@@ -97,10 +112,8 @@ class EngineHost:
                 post(self._closed_error())
             except Exception as error:
                 post(self._mapped(error))
-            finally:
-                post(ended)
 
-        task = self._submit(pump)
+        task = self._submit(pump, lambda: post(ended))
         over = False
         try:
             while (item := await items.get()) is not ended:
@@ -159,7 +172,7 @@ class EngineHost:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
-    def _submit(self, pump: Callable[[], Any]) -> list[asyncio.Task[Any]]:
+    def _submit(self, pump: Callable[[], Any], when_done: Callable[[], None]) -> list[asyncio.Task[Any]]:
         """Start a task on the engine's loop; the list holds it as soon as it has begun. Raises ModelClosed."""
         held: list[asyncio.Task[Any]] = []
 
@@ -167,6 +180,7 @@ class EngineHost:
             held.append(task := self._loop.create_task(pump()))
             self._calls.add(task)
             task.add_done_callback(self._calls.discard)
+            task.add_done_callback(lambda _: when_done())
 
         with self._lock:
             if self._closed:
@@ -178,7 +192,30 @@ class EngineHost:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments))
+        before = set(multiprocessing.active_children())
+        # Ctrl-C at a terminal goes to all processes; the engine has to live until the running requests are drained
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        self._watch([each.pid for each in multiprocessing.active_children() if each not in before and each.pid])
+        return engine
+
+    def _watch(self, engines: Sequence[int]) -> None:
+        """Start a process that ends engine processes if this one is killed: vLLM would leave them running."""
+        self._unwatch()
+        command = [sys.executable, "-S", "-c", WATCH, *map(str, engines)]
+        self._watcher = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+    def _unwatch(self) -> None:
+        if self._watcher is not None:
+            self._watcher.communicate(b"ended")
+            self._watcher = None
+
+    def _shut_down(self) -> None:
+        self.engine.shutdown(timeout=SHUTDOWN_S)
+        self._unwatch()
 
     async def _live(self) -> Any:
         """The engine; a new one if its process has died. Raises ModelUnreachable."""
@@ -190,7 +227,7 @@ class EngineHost:
                         f"{self.name}: vLLM's engine has died {self._deaths} times in a row",
                         "look at its log; give it more memory, or load the model again",
                     )
-                self.engine.shutdown(timeout=SHUTDOWN_S)
+                self._shut_down()
                 self.engine = await self._started()
             return self.engine
 
@@ -199,7 +236,7 @@ class EngineHost:
         for task in calls:
             task.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
-        self.engine.shutdown(timeout=SHUTDOWN_S)
+        self._shut_down()
 
     def _closed_error(self) -> ModelClosed:
         return ModelClosed(f"{self.name} was closed")

@@ -54,7 +54,7 @@ class VllmModel:
             card_formats=tuple(CardFormat),
             style=style,
             resumes=True,
-            place=f"vLLM {name}",
+            place=None,  # engines batch concurrent calls, so that the schedule need not be thrifty
             honours=frozenset({*SAMPLING, *PENALTIES, "logit_bias", "logprobs", "top_logprobs"}),
         )
 
@@ -143,7 +143,7 @@ class VllmModel:
         """The usage of a prompt, and vLLM's outputs for it: from a session that began it, else as a whole."""
         answered = False
         if not is_structured(prompt) and not limits.extras.top_logprobs:
-            async with aclosing(self._continued(prompt, ids, limits)) as continued:
+            async with aclosing(self._continued(engine, prompt, ids, limits)) as continued:
                 async for usage, output in continued:
                     answered = True
                     yield usage, output
@@ -157,10 +157,10 @@ class VllmModel:
                 yield Usage(tokens, output.num_cached_tokens or 0, 0, 0), output
 
     async def _continued(
-        self, prompt: Prompt, ids: Sequence[int], limits: CallLimits
+        self, engine: Any, prompt: Prompt, ids: Sequence[int], limits: CallLimits
     ) -> AsyncGenerator[tuple[Usage, Any]]:
         """As `_outputs`, from a session; nothing without one."""
-        session = self._sessions.find(ids, _images(prompt))
+        session = self._sessions.find(engine, ids, _images(prompt))
         if session is None or not (rest := list(ids[len(session.ids) :])):
             return
         self._sessions.drop(session)
@@ -192,7 +192,7 @@ class VllmModel:
     async def _grow(self, engine: Any, prompt: Prompt, ids: Sequence[int]) -> Usage:
         """Append the new tokens of an unfinished prompt to its session; open one if there is none."""
         images = _images(prompt)
-        session = self._sessions.find(ids, images)
+        session = self._sessions.find(engine, ids, images)
         if session is None or session.lock.locked():
             session = CardSession(engine, images)
             given = await self._prompts.rendered(engine, prompt, ids)

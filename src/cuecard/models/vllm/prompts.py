@@ -9,7 +9,7 @@ from typing import Any
 from cuecard.answers.kinds import KINDS
 from cuecard.answers.schemas import ANY_OBJECT
 from cuecard.domain.call import AnswerToken, Mode
-from cuecard.domain.errors import BadInput, Unsupported
+from cuecard.domain.errors import BadInput, BrokenStream, Unsupported
 from cuecard.models.base import CallLimits
 from cuecard.models.images.images import opened
 from cuecard.models.local.inputs import render, tokenized
@@ -47,6 +47,7 @@ class VllmPrompts:
             asked["multi_modal_uuids"] = {"image": [image.digest for image in prompt.images]}
         if not asked["prompt_token_ids"]:
             raise BadInput("the prompt is empty")
+        self.check_length(len(ids))
         [found] = await engine.renderer.render_cmpl_async([asked])
         self.check_length(len(found["prompt_token_ids"]))
         return dict(found)
@@ -110,9 +111,11 @@ def _structured(prompt: Prompt) -> Any:
 def generated(output: Any, tokenizer: Any, *, shown: bool) -> list[tuple[int, float, bool, AnswerToken | None]]:
     """The new tokens of a RequestOutput: id, log probability, whether it ends the turn, and, if `shown`, as a value."""
     [made] = output.outputs
+    if made.finish_reason in ("abort", "error"):
+        raise BrokenStream(f"vLLM gave the answer up ({made.finish_reason})")
     last, ended = len(made.token_ids) - 1, made.finish_reason == "stop"
     found = []
-    for place, (token, likely) in enumerate(zip(made.token_ids, made.logprobs, strict=True)):
+    for place, (token, likely) in enumerate(zip(made.token_ids, made.logprobs or (), strict=True)):
         value = _answer_token(token, likely, tokenizer) if shown else None
         found.append((token, min(0.0, likely[token].logprob), ended and place == last, value))
     return found

@@ -29,7 +29,7 @@ class CardSession:
         self.images, self.ids, self.tokens = images, tuple[int, ...](), 0
         self.lock = asyncio.Lock()
         self._inbox = asyncio.Queue[Any]()
-        self._engine, self._outputs = engine, None
+        self.engine, self._outputs = engine, None
         self.used = 0
 
     def holds(self, ids: Sequence[int], images: Images) -> bool:
@@ -62,7 +62,7 @@ class CardSession:
         if last:
             self._inbox.put_nowait(None)
         if self._outputs is None:
-            self._outputs = self._engine.generate(self._inputs(), params, f"card-{next(_numbers)}")
+            self._outputs = self.engine.generate(self._inputs(), params, f"card-{next(_numbers)}")
         async for output in _until_finished(self._outputs):
             yield output
 
@@ -92,11 +92,10 @@ class CardSessions:
         self._open: list[CardSession] = []
         self._closing: set[asyncio.Task[None]] = set()
 
-    def find(self, ids: Sequence[int], images: Images) -> CardSession | None:
-        """The longest session that is a beginning of this prompt."""
-        return max(
-            (each for each in self._open if each.holds(ids, images)), key=lambda each: len(each.ids), default=None
-        )
+    def find(self, engine: Any, ids: Sequence[int], images: Images) -> CardSession | None:
+        """The longest session of this engine (not of one that died) that is a beginning of this prompt."""
+        fitting = [each for each in self._open if each.engine is engine and each.holds(ids, images)]
+        return max(fitting, key=lambda each: len(each.ids), default=None)
 
     def keep(self, session: CardSession) -> None:
         """Add a session, or mark it as used; close the oldest ones beyond the limits, and this one once it is idle."""
