@@ -23,6 +23,7 @@ CHART = Question("Does the chart show an increase from 2010 to 2015?", kind=Answ
 ELEMENT = Question("Which element?", options=("C", "N", "O", "H"), kind=AnswerKind.CHOICE)
 SHIRT = Question("What color is the man's shirt?", kind=AnswerKind.SHORT_TEXT)
 COLOUR = Question("What colour is the digit in cell 5?", kind=AnswerKind.SHORT_TEXT)
+CHAIRS = Question("How many chairs are there?", options=("0", "3", "2", "1"), kind=AnswerKind.CHOICE)
 COLOURS = Question("What colour is the digit you reach?", options=("red", "green", "blue"), kind=AnswerKind.CHOICE)
 COUNTS = Question("How many red digits are there?", options=("3", "7", "5", "15"), kind=AnswerKind.CHOICE)
 COUNTRY = Question("Which country has the highest value in the chart?", kind=AnswerKind.SHORT_TEXT)
@@ -74,6 +75,9 @@ YEAR = Question("In which year did sales peak?", kind=AnswerKind.NUMBER)
 RED_CAR = Question("Is there a red car?", options=("yes", "no", "unclear"), kind=AnswerKind.CHOICE)
 
 CHOICE = [
+    (CHAIRS, "(B)", "B"),
+    (CHAIRS, "The answer is C.", "C"),
+    (CHAIRS, "There are 0 chairs.", "A"),
     (COLOURS, "The correct answer is:\n\nB. green", "B"),
     (COLOURS, "**B. green**\n\nExplanation: the path goes from cell 5 (red) to cell 8 (blue) to cell 3 (green).", "B"),
     (
@@ -572,6 +576,7 @@ SHORT_TEXT = [
     (COUNTRY, "The answer is Norway.", "norway"),
 ]
 HARD = [
+    (CHAIRS, "option 2", None),
     (COLOURS, "A is red, B is green, C is blue. The digit is green.", "B"),
     (THINGS, "Apple", "A"),
     (HOW_MANY, "1. Count red: 7", 7),

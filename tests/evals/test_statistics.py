@@ -183,6 +183,12 @@ def test_tangos_interval_is_the_one_published_and_has_a_width_where_nothing_diff
     assert fewer.high > alike.high  # eight images
 
 
+@pytest.mark.parametrize("others", [[1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
+def test_questions_about_a_single_image_show_no_difference_and_have_no_interval(others):
+    found = compare([1.0, 1.0], others, ["board", "board"])
+    assert (found.difference.low, found.difference.high, found.p) == (None, None, 1.0)
+
+
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.3])
 def test_tangos_interval_covers_the_difference_of_few_questions(share):
     rng, covered = np.random.default_rng(4), 0

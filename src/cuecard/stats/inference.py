@@ -125,7 +125,7 @@ def compare(ones: Sequence[float], others: Sequence[float], clusters: Clusters =
     """Paired scores: Tango's score test and interval if scores are 0 or 1 and independent, else cluster-robust t.
 
     At no difference Tango's test equals McNemar's. With clusters, if no score differs, or all scores differ by 1 the
-    same way, the score test is over clusters, as if each were one question.
+    same way, the score test is over clusters, as if each were one question. A single cluster has no interval.
     """
     pairs = _pairs(ones, others)
     better, worse = sum(one > other for one, other in pairs), sum(one < other for one, other in pairs)
@@ -134,7 +134,7 @@ def compare(ones: Sequence[float], others: Sequence[float], clusters: Clusters =
     same = len(pairs) - better - worse
     if binary and of == len(pairs):
         return PairedComparison(tango_interval(better, worse, of), better, worse, same, mcnemar(better, worse), SCORE)
-    if same == len(pairs) or (binary and len(pairs) in (better, worse)):
+    if of > 1 and (same == len(pairs) or (binary and len(pairs) in (better, worse))):
         gained, lost = (of if count else 0 for count in (better, worse))
         return PairedComparison(tango_interval(gained, lost, of), better, worse, same, mcnemar(gained, lost), SCORE)
     found = mean_difference(ones, others, clusters)

@@ -150,8 +150,9 @@ _NUMBERED = re.compile(r"\W*(?:option|choice)\s(?:no\.? ?|number |#)?(?P<number>
 def _is_unclear_place(reply: str, question: Question) -> bool:
     """Whether a reply is "option 2" and the options are numbers in another order: the second, or the option 2."""
     found = None if question.labels else _NUMBERED.fullmatch(reply)
-    values = [_value(option) for option in question.options]
-    at = int(found["number"]) if found else 0
+    if found is None:
+        return False
+    at, values = int(found["number"]), [_value(option) for option in question.options]
     return at in values and (at > len(values) or values[at - 1] != at)
 
 

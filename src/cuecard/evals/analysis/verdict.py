@@ -81,12 +81,14 @@ class PairVerdict:
     def _sure(self) -> str:
         shown = self.shown
         low, high = shown.interval.low, shown.interval.high
-        ends = "no interval" if low is None or high is None else f"{_signed(100 * low)} to {_signed(100 * high)}"
+        ends = "no interval"
+        if low is not None and high is not None:
+            ends = f"95% interval {_signed(100 * low)} to {_signed(100 * high)}"
         few = f": too few to tell, at least {FEWEST} are needed" if self.too_few else ""
         of = "" if shown.pairs == self.questions else f" of {self.questions:,}"
         noun = "question" if (self.questions if of else shown.pairs) == 1 else "questions"
         test = f"{shown.accuracy.test}, adjusted {_p(shown.p_adjusted)}"
-        return f"95% interval {ends}, {shown.pairs:,}{of} {noun}{few}; {test}"
+        return f"{ends}, {shown.pairs:,}{of} {noun}{few}; {test}"
 
     def _cost(self) -> list[str]:
         times = self.shown.times_faster

@@ -38,6 +38,9 @@ def signed(value: float) -> str:
     return "0.0" if shown in ("+0.0", "−0.0") else shown
 
 
+NO_ENDS = ("no interval", "no spread")
+
+
 def between(interval: Interval, scale: float = 100, form: str = ".1f") -> str:
     """The ends of an interval: `91.1 to 99.7`; or the reason why there are none."""
     if interval.low is None or interval.high is None:
@@ -263,7 +266,8 @@ def kinds(arms: Iterable[ArmResults]) -> str:
 def _right(arm: ArmResults) -> str:
     if arm.accuracy is None:
         return "not scored"
-    return f"{share(arm.accuracy.estimate)} (95% interval {between(arm.accuracy)})"
+    ends = between(arm.accuracy)
+    return f"{share(arm.accuracy.estimate)} ({ends if ends in NO_ENDS else f'95% interval {ends}'})"
 
 
 def _took(arm: ArmResults) -> str:
