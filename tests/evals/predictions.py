@@ -83,7 +83,13 @@ def samples(path: Path, message: Sequence[Any], **columns: Any) -> Path:
         if text is not None:
             shown = text.rpartition("</think>")[2].strip()
             raw = {} if shown == text else {"resps": text}
-            sample = {"doc_id": doc, "target": GOLDS[doc], **raw, "filtered_resps": shown, "input": f"pet {doc}"}
+            sample = {
+                "doc_id": doc,
+                "target": GOLDS[doc],
+                **raw,
+                "filtered_resps": shown,
+                "input": f"Which pet is number {doc}?",
+            }
             lines.append(json.dumps(sample | columns))
     path.parent.mkdir(exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 from files import b64, tsv
-from predictions import GOLDS, SMALL_SHORT, harness, imported, inspect_log, log_samples, only, pets
+from predictions import GOLDS, SMALL_SHORT, harness, imported, inspect_log, log_samples, only, pets, samples
 from test_interop_files import known, refusal
 from test_interop_runs import answers, calls
 
@@ -236,6 +236,21 @@ def test_a_harness_log_that_does_not_fit_is_refused_with_its_line(tmp_path, fiel
     assert expected in refusal(lmms.read_lm_eval, path, known(tmp_path))
 
 
+@pytest.mark.parametrize(("write", "read"), [(harness, lmms.read_lm_eval), (samples, lmms.read)])
+def test_samples_of_another_data_set_are_refused_also_where_the_right_answers_cannot_be_compared(tmp_path, write, read):
+    other = {"doc": {"question": "What is 2 + 3?"}, "input": "What is 2 + 3?", "target": "5"}
+    path = write(tmp_path / "m" / "a.jsonl", ["5", "8"], **other, arguments={"gen_args_0": {"arg_0": "2 + 3 ="}})
+    assert "2 of 2 questions are not the task's, the first in line 1" in refusal(read, path, known(tmp_path))
+
+
+def test_a_chat_with_examples_before_the_question_is_about_that_question(tmp_path):
+    turns = json.dumps(
+        [{"role": "user", "content": "Which?\n«Yes»"}, {"role": "user", "content": "Which pet is  number 0"}]
+    )
+    path = harness(tmp_path / "m" / "a.jsonl", ["A"], doc={}, arguments={"gen_args_0": {"arg_0": [turns], "arg_1": {}}})
+    assert next(lmms.read_lm_eval(path, known(tmp_path))).same_question
+
+
 def test_another_reply_to_the_same_question_is_refused(tmp_path):
     path = harness(tmp_path / "m" / "a.jsonl", ["A"])
     path.write_text(path.read_text() + path.read_text().replace('[["A"]]', '[["B"]]'))
@@ -246,7 +261,7 @@ def test_another_reply_to_the_same_question_is_refused(tmp_path):
 def test_right_answers_of_the_harness_may_come_with_a_solution(tmp_path, target, fits):
     data = [{"index": 0, "question": "How many?", "answer": "18", "image": b64()}]
     there = places(open_task(f"tsv:{tsv(tmp_path / 'Numbers.tsv', data)}"))
-    path = harness(tmp_path / "m" / "a.jsonl", ["18"], target=target)
+    path = harness(tmp_path / "m" / "a.jsonl", ["18"], target=target, doc={"question": "How many?"})
     if fits:
         assert len(source("small", Mode.SHORT, path, lmms.read_lm_eval, there).replies) == 1
     else:

@@ -28,6 +28,7 @@ from cuecard.evals.interop.replies import (
     NOT_COUNTED,
     LocatedItems,
     RecordedReply,
+    has_question,
     kept_prompt,
     one_line,
     parted,
@@ -40,6 +41,8 @@ from cuecard.stats.inference import standard_error
 FAILED = "[LMMS_EVAL_REQUEST_FAILED"
 """Prefix of the text that replaces the reply of a failed request."""
 _WHICH = "give a *_samples_*.jsonl that lmms-eval wrote with --log_samples; less its last line if it was broken off"
+_ASKED = ("doc", "arguments", "input")
+"""Keys of a sample that hold the question: the row of the data set, and the prompt."""
 Sample = dict[str, Any]
 
 
@@ -52,6 +55,7 @@ def read(path: Path, known: LocatedItems) -> Iterator[RecordedReply]:
             "usage": _usage(path, where, sample),
             "gold": target if isinstance(target, str) else None,
             "gold_column": "target",
+            "same_question": has_question([sample.get(name) for name in _ASKED], item),
         }
         if reply.startswith(FAILED):
             yield RecordedReply(item.id, where, "", error=one_line(reply), **more)
@@ -209,6 +213,7 @@ def read_lm_eval(path: Path, known: LocatedItems) -> Iterator[RecordedReply]:
             prompt=kept_prompt(request[0] if request else None),
             gold=_gold(sample.get("target"), item),
             gold_column="target",
+            same_question=has_question([sample.get(name) for name in _ASKED], item),
         )
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from cuecard.answers import normalise
 from cuecard.answers.reasoning_parser import parse
@@ -56,6 +60,8 @@ class RecordedReply:
     gold: str | None = None
     """The right answer in the file."""
     gold_column: str = "answer"
+    same_question: bool | None = None
+    """Whether the texts beside the reply contain the task's question; None if they were not compared."""
     unused: str | None = None
     """The reason why the reply cannot be used: `the sample was invalidated`."""
 
@@ -103,11 +109,11 @@ def source(role: str, mode: Mode, path: Path, read: FileReader, known: LocatedIt
     """Read and check a file of predictions. Raises BadInput with the file, the row and a hint."""
     with reading(path):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    replies, unused, compared, differing = dict[str, RecordedReply](), Counter[str](), 0, list[str]()
+    replies, unused = dict[str, RecordedReply](), Counter[str]()
+    golds, questions = list[tuple[str, bool | None]](), list[tuple[str, bool | None]]()
     for reply in read(path, known):
-        same = _same_gold(path, reply, known[reply.item].item)
-        compared += same is not None
-        differing += [reply.where] if same is False else []
+        golds.append((reply.where, _same_gold(path, reply, known[reply.item].item)))
+        questions.append((reply.where, reply.same_question))
         if reply.unused is not None:
             unused[reply.unused] += 1
             continue
@@ -115,12 +121,20 @@ def source(role: str, mode: Mode, path: Path, read: FileReader, known: LocatedIt
             what = f"{path}, {reply.where}: question {reply.item[:80]!r} is answered in {other.where} too"
             raise BadInput(what, "keep one row for each question")
         replies[reply.item] = reply
-    if 2 * len(differing) > compared:  # words can be written in many ways: only a majority of differences is an error
-        what = f"{path}: {len(differing)} of {compared} right answers are not the task's, the first in {differing[0]}"
-        raise BadInput(what, OTHER_DATA)
+    _check_most(path, "questions", questions)
+    _check_most(path, "right answers", golds)
     if not replies:
         raise BadInput(f"{path} holds no usable replies", "was the run finished?")
     return Source(role, mode, path, digest, replies, unused)
+
+
+def _check_most(path: Path, what: str, compared: list[tuple[str, bool | None]]) -> None:
+    """Raises BadInput if most texts differ from the task's: words can be written in many ways, so a few may."""
+    known = [(where, same) for where, same in compared if same is not None]
+    differing = [where for where, same in known if not same]
+    if 2 * len(differing) > len(known):
+        text = f"{path}: {len(differing)} of {len(known)} {what} are not the task's, the first in {differing[0]}"
+        raise BadInput(text, OTHER_DATA)
 
 
 # --- helpers of readers -----------------------------------------------------------------------------------------------
@@ -152,6 +166,35 @@ def check_question(place: str, text: str, item: Item) -> None:
     if there and there not in here and bare not in there:
         what = f"{place}: {there[:60]!r} is not what question {item.id[:80]!r} asks"
         raise BadInput(what, OTHER_DATA)
+
+
+def has_question(beside: Any, item: Item) -> bool | None:
+    """Whether texts beside a reply (a prompt, a row, nested as in JSON) contain the item's question.
+
+    The words are compared without case, punctuation and placeholders of images. None if there is no text.
+    """
+    there = _words(" ".join(_texts(beside)))
+    asked = item.question.text
+    forms = (asked, question_of(asked)[0], asked.strip().rpartition("\n")[2])
+    return any(_words(form) in there for form in forms) if there else None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        with suppress(ValueError, RecursionError):  # the messages of a chat, as JSON
+            value = json.loads(value) if value.startswith("[{") else value
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
+
+
+_IMAGE = re.compile(r"<image[^<>]{0,8}>")
+
+
+def _words(text: str) -> str:
+    return "".join(re.findall(r"\w", _IMAGE.sub("", text).lower()))
 
 
 def _plain(text: str) -> str:
