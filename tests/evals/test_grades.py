@@ -81,6 +81,7 @@ def test_a_judge_is_given_the_right_answer_and_each_arm_gets_a_mean_grade(run, m
     large, small = json.loads(done.stdout)
     assert (small["arm"], small["mean"]["estimate"], small["graded"], small["answered"]) == ("short:small", 0.5, 6, 6)
     assert (large["arm"], large["mean"]["estimate"]) == ("short:large", 1.0)
+    assert large["mean"]["low"] < 0.7  # six right answers are no certainty
     assert small["by_category"] == {"ocr": 0.5, "rec": 0.5}
 
 

@@ -161,6 +161,7 @@ def test_a_log_that_does_not_fit_is_refused_with_its_sample(tmp_path, fields, ex
         ("a.json", b"[" * 100_000, "is not JSON"),
         ("a.json", b"[]", "is not a log of inspect_ai: it has no `eval`"),
         ("a.json", b'{"eval": {}}', "no usable replies"),
+        ("a.json", b'{"version": 3, "eval": {}}', "is a log of version 3, and versions 1 and 2 can be read"),
         ("a.json", b'{"eval": {}, "samples": [1]}', "sample 1 is not an object"),
         ("a.eval", b"{}", "is not a zip"),
     ],
@@ -180,6 +181,12 @@ def test_a_broken_sample_is_refused_with_its_name_in_the_zip(tmp_path, text, exp
     assert expected in refusal(inspect.read, tmp_path / "a.eval", known(tmp_path))
 
 
+def test_an_archive_of_a_later_version_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.eval", "w") as log:
+        log.writestr("header.json", '{"version": 3, "eval": {}}')
+    assert "is a log of version 3" in refusal(inspect.read, tmp_path / "a.eval", known(tmp_path))
+
+
 def test_a_compression_that_this_python_does_not_have_is_named_with_what_to_do(tmp_path):
     path = inspect_log(tmp_path / "a.eval", log_samples(["A"]))
     data = path.read_bytes()
@@ -189,7 +196,7 @@ def test_a_compression_that_this_python_does_not_have_is_named_with_what_to_do(t
             data = data[: place + at] + struct.pack("<H", 95) + data[place + at + 2 :]
     path.write_bytes(data)
     message = refusal(inspect.read, path, known(tmp_path))
-    assert "samples/0_epoch_1.json is compressed in a way that this Python cannot unpack" in message
+    assert "header.json is compressed in a way that this Python cannot unpack" in message
     assert "pip install zipfile-zstd" in message
 
 
@@ -239,7 +246,9 @@ def test_a_harness_log_that_does_not_fit_is_refused_with_its_line(tmp_path, fiel
 @pytest.mark.parametrize(("write", "read"), [(harness, lmms.read_lm_eval), (samples, lmms.read)])
 def test_samples_of_another_data_set_are_refused_also_where_the_right_answers_cannot_be_compared(tmp_path, write, read):
     other = {"doc": {"question": "What is 2 + 3?"}, "input": "What is 2 + 3?", "target": "5"}
-    path = write(tmp_path / "m" / "a.jsonl", ["5", "8"], **other, arguments={"gen_args_0": {"arg_0": "2 + 3 ="}})
+    path = write(
+        tmp_path / "m" / "a.jsonl", ["5", "8"], **other, arguments={"gen_args_0": {"arg_0": "2 + 3", "arg_1": {}}}
+    )
     assert "2 of 2 questions are not the task's, the first in line 1" in refusal(read, path, known(tmp_path))
 
 

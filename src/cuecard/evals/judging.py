@@ -29,7 +29,8 @@ from cuecard.evals.item import Item
 from cuecard.evals.runner.scheduler import for_each
 from cuecard.evals.scorers import scorable
 from cuecard.models.base import Model
-from cuecard.stats.bootstrap import Interval, mean_interval
+from cuecard.stats.bootstrap import Interval
+from cuecard.stats.inference import share_interval
 from cuecard.strategies.policy import Policy
 from cuecard.strategies.run import answer as ask
 
@@ -205,7 +206,7 @@ def graded_arms(
         grades = [(each.id, each.judged.score) for each in wanted if each.judged is not None]
         if not grades:
             continue
-        mean = mean_interval([grade for _, grade in grades], [items[id]["cluster"] for id, _ in grades])
+        mean = share_interval([grade for _, grade in grades], [items[id]["cluster"] for id, _ in grades])
         categories: dict[str, list[float]] = {}
         for id, grade in grades:
             for name in filter(None, (part.strip() for part in (items[id].get("category") or "").split(","))):

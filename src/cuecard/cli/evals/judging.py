@@ -183,7 +183,7 @@ def _show_grades(found: Mapping[str, Sequence[GradedArm]], replies: Sequence[Lis
 
 
 def _between(interval: Interval) -> str:
-    """`91.1 to 99.7`, in percent."""
-    if interval.low is None or interval.high is None:
+    """`91.1 to 99.7`, in percent; `–` if the grades do not determine it: one image, or all the same."""
+    if interval.low is None or interval.high is None or interval.low == interval.high:
         return "–"
     return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"

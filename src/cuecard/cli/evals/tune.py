@@ -279,7 +279,8 @@ def _show_tuned(tuned: Tuning, seen: tuning.Table, unit: str, out: Path | None) 
         console.print(f"{unit}, a question: {baseline.cost:.4g} → {chosen.cost:.4g} ({times.estimate:.2f}x{span})")
         console.print(f"written to {out}" if out else "--out FILE writes it down", markup=False, style="dim")
         return
-    wanted = [look for look in rows if look.needs]
+    # a later candidate may need fewer than the run has, as tests in a fixed order end with the first that fails
+    wanted = [look for look in rows if look.needs and look.p is not None] or [look for look in rows if look.needs]
     console.print(f"no cheaper policy is sure to keep {tuned.goal} of {baseline.arm}: the data do not suffice")
     if wanted:
         least = min(wanted, key=lambda look: look.needs or 0)

@@ -225,8 +225,7 @@ def model(path: Path, task: str) -> str:
     if path.suffix.lower() != ".eval":
         return str(_whole(path)["eval"].get("model") or path.stem)
     with _unzipped(path) as log:
-        names = [name for name in _HEADERS if name in log.namelist()]
-        header = _entry(path, log, names[0]) if names else {}
+        header = _header(path, log)
     return str(_object(header.get("eval")).get("model") or path.stem)
 
 
@@ -349,6 +348,7 @@ def _samples(path: Path) -> Iterator[tuple[str, Record]]:
     """(place in the file, sample) of every sample. Raises BadInput."""
     if path.suffix.lower() == ".eval":
         with _unzipped(path) as log:
+            _check_version(path, _header(path, log))
             for name in dict.fromkeys(log.namelist()):  # of two entries with one name, zipfile reads the later one
                 if _SAMPLE.fullmatch(name):
                     yield name, _entry(path, log, name)
@@ -367,7 +367,15 @@ def _whole(path: Path) -> Record:
         raise BadInput(f"{path} is not JSON: {error}", _WHICH) from error
     if not isinstance(log, dict) or not isinstance(log.get("eval"), dict):
         raise BadInput(f"{path} is not a log of inspect_ai: it has no `eval`", _WHICH)
+    _check_version(path, log)
     return log
+
+
+def _check_version(path: Path, log: Record) -> None:
+    """Raises BadInput for a log of a version that may be laid out in another way; logs of 2024 have none, or 1."""
+    if log.get("version", 1) not in (1, 2):
+        what = f"{path} is a log of version {str(log['version'])[:20]}, and versions 1 and 2 can be read"
+        raise BadInput(what, "write the log with inspect_ai 0.3")
 
 
 @contextmanager
@@ -380,6 +388,12 @@ def _unzipped(path: Path) -> Iterator[zipfile.ZipFile]:
         raise BadInput(f"{path} is not a zip: {error}", "is the file whole?") from error
     with log:
         yield log
+
+
+def _header(path: Path, log: zipfile.ZipFile) -> Record:
+    """The object with the log's version and the model's name; empty if there is none."""
+    names = [name for name in _HEADERS if name in log.namelist()]
+    return _entry(path, log, names[0]) if names else {}
 
 
 def _entry(path: Path, log: zipfile.ZipFile, name: str) -> Record:
