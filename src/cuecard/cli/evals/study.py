@@ -191,7 +191,7 @@ def _tell_beginning(console: Console, held: run_folder.RunFolder) -> None:
     if held.resumed:
         console.print(f"going on with {held.path}" + "".join(f"; new: {each}" for each in held.added))
     if damaged := str(held.mended):
-        console.print(f"{damaged} were not as stored, by their checksums: they are made again")
+        console.print(f"not as stored, by their checksums, and made again: {damaged}")
 
 
 def show_estimate(summary: Record) -> None:
