@@ -381,7 +381,7 @@ def _check_version(path: Path, log: Record) -> None:
 @contextmanager
 def _unzipped(path: Path) -> Iterator[zipfile.ZipFile]:
     with suppress(ImportError):
-        import_module("zipfile_zstd")  # a dependency of inspect_ai: adds zstd to zipfile before Python 3.14
+        import_module("zipfile_zstd")  # of the extra `evals`: adds zstd to zipfile before Python 3.14
     try:
         log = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
