@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from cuecard.answers import extract, shape_of
 from cuecard.answers.kinds import KINDS
 from cuecard.domain.call import Mode
-from cuecard.domain.question import AnswerKind, Calling, Image, Question, letter
+from cuecard.domain.question import AnswerKind, Calling, Image, Message, Question, letter
 
 
 class CardFormat(StrEnum):
@@ -369,16 +369,21 @@ def _strict(question: Question) -> str:
 
 
 def conversation(prompt: Prompt) -> bytes:
-    """The identity of a conversation: a digest of what all its calls begin with, system prompt and first user turn."""
-    digest = hashlib.blake2b(digest_size=16)
-    for turn in prompt.turns:
-        digest.update(f"{turn.role}\0".encode())
+    """The identity of a conversation: a digest of the system prompt and the turns up to the user's first.
+
+    The parts of the first turn that depend on the call are left out: options, instruction, card.
+    """
+    digest, question = hashlib.blake2b(digest_size=16), prompt.question
+    turns: Iterable[Turn | Message] = prompt.turns
+    if question is not None:
+        system, asked = Message("system", question.system or ""), Message("user", question.text, question.images)
+        turns = (system, *question.history, asked)
+    for turn in turns:
+        digest.update(f"{turn.role}\0{turn.text.strip()}\0".encode(errors="replace"))
         for image in turn.images:
             digest.update(image.digest.encode())
         if turn.role == "user":
-            digest.update(turn.text.partition("\n")[0].encode())  # the mode's instruction is on later lines
             break
-        digest.update(turn.text.encode())
     return digest.digest()
 
 

@@ -54,6 +54,9 @@ class MockServer:
     """Whether /health answers 503."""
     aborts: bool = True
     """Whether /metrics, in vLLM's format, counts disconnected clients."""
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0: a free port."""
     owner: str = "mock"
     """`owned_by` in the list of models, which identifies the kind of server."""
     pages: Mapping[str, RawResponse] = field(default_factory=dict)
@@ -70,13 +73,13 @@ class MockServer:
         self._closing = False
 
     async def __aenter__(self) -> str:
-        """The base URL, `http://127.0.0.1:PORT/v1`."""
+        """The base URL, `http://HOST:PORT/v1`."""
         self._closing = False
         server = web.Server(self._handle, handler_cancellation=True, access_log=None)
         self._runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_S)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        return f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
+        await web.TCPSite(self._runner, self.host, self.port).start()
+        return f"http://{self.host}:{self._runner.addresses[0][1]}/v1"
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -45,7 +45,8 @@ _MOST_LIMITS = 3
 """How many token limits are tried."""
 _REST_S = 2.0
 """Seconds to wait for usage after the finish reason."""
-_SESSION = "x-session-id"
+_SESSION = ("x-session-id", "x-smg-routing-key")
+"""The headers of the session: that of most routers, and that of SGLang's."""
 _SESSION_KEY = os.environ.get("CUECARD_SESSION_KEY", "").encode()[:64] or os.urandom(32)
 """The key of the hash in the session header; gateways in front of one router share it through this variable."""
 _PATH_HINT = "write the base URL that the server documents, mostly http://HOST:PORT/v1"
@@ -175,11 +176,11 @@ class Connection:
         return soon if deadline is None else min(soon, deadline)
 
     def _session(self, conversation: bytes) -> Mapping[str, str]:
-        """The header that lets routers send all calls of one conversation to one replica."""
+        """The headers that let routers send all calls of one conversation to one replica."""
         if not conversation:
             return {}
         digest = hashlib.blake2b(self._model.encode() + b"\0" + conversation, key=_SESSION_KEY, digest_size=16)
-        return {_SESSION: digest.hexdigest()}
+        return dict.fromkeys(_SESSION, digest.hexdigest())
 
     async def listing(self) -> list[Mapping[str, Any]]:
         """The entries of the server's list of models. Raises ModelError."""
