@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,7 @@ from common import save
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "servers"))
 
-from collections import Counter  # noqa: E402
-
-from routers import ROUTERS, ask_model, ask_pair, computed_twice, fleet, hottest, on_one_replica  # noqa: E402
+from routers import ROUTERS, ask_pair, computed_twice, fleet, on_one_replica, spread  # noqa: E402
 
 
 async def measure(name: str, folder: Path, pairs: int, questions: int, **env: str) -> dict[str, Any]:
@@ -27,26 +26,8 @@ async def measure(name: str, folder: Path, pairs: int, questions: int, **env: st
     async with fleet(name, folder, **env) as behind:
         await ask_pair(behind, pairs)
         calls = sum(len(replica.received) for replica in behind.replicas)
-        together, twice = on_one_replica(behind), computed_twice(behind)
-        behind.forget()
-        failed = await ask_model(behind, questions)
-        before = behind.homes()
-        behind.forget()
-        most, _ = Counter(before.values()).most_common(1)[0]
-        await behind.replicas[most].__aexit__(None, None, None)
-        failed_then = await ask_model(behind, questions)
-        after = behind.homes()
-        moved = sum(after[line] != home for line, home in before.items() if line in after)
-        return {
-            "calls": calls,
-            "on_one_replica": together,
-            "computed_twice": twice,
-            "hottest": hottest(before, len(behind.replicas)),
-            "failed": failed,
-            "moved": moved / len(after) if after else None,
-            "failed_after_stop": failed_then,
-            "hottest_after_stop": hottest(after, len(behind.replicas) - 1) if after else None,
-        }
+        together = {"calls": calls, "on_one_replica": on_one_replica(behind), "computed_twice": computed_twice(behind)}
+        return together | asdict(await spread(behind, questions))
 
 
 def main() -> None:
@@ -58,10 +39,16 @@ def main() -> None:
     args = parser.parse_args()
     env = {"POLICY": args.policy} if args.policy else {}
     found = {}
+    print("| router | calls | on one replica | computed twice | hottest | moved | hottest then | failed |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name in args.names:
         with tempfile.TemporaryDirectory() as folder:
-            found[name] = asyncio.run(measure(name, Path(folder), args.pairs, args.questions, **env))
-        print(name, found[name], flush=True)
+            row = found[name] = asyncio.run(measure(name, Path(folder), args.pairs, args.questions, **env))
+        print(
+            f"| {name} | {row['calls']} | {row['on_one_replica']:.1%} | {row['computed_twice']} | {row['hottest']:.3f} "
+            f"| {row['moved']:.1%} | {row['hottest_after_stop']:.3f} | {row['failed']} |",
+            flush=True,
+        )
     if not args.policy:
         save("routers", found)
 

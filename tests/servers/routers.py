@@ -61,7 +61,9 @@ def _found(name: str, base: str, metrics: int) -> int | None:
     if name == "sglang-router":
         return sum(bool(worker["is_healthy"]) for worker in json.loads(_page(f"{base}/workers"))["workers"])
     if name == "envoy":
-        return int(_page(f"http://127.0.0.1:{metrics}/stats?filter=replicas.membership_healthy").split()[-1])
+        ring = _page(f"http://127.0.0.1:{metrics}/stats?filter=replicas.ring_hash_lb&format=json")
+        sizes = {each["name"].rpartition(".")[2]: each["value"] for each in json.loads(ring)["stats"]}
+        return round(sizes["size"] / sizes["max_hashes_per_host"]) if sizes.get("max_hashes_per_host") else 0
     return None
 
 
@@ -167,6 +169,31 @@ def on_one_replica(fleet: Fleet) -> float:
     groups = fleet.calls().values()
     together = sum(Counter(at for at, _ in calls).most_common(1)[0][1] for calls in groups)
     return together / sum(map(len, groups))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Where questions go before and after the replica with most of them stops; `moved`: the share that moves."""
+
+    hottest: float
+    """The most questions on one replica, in shares of one replica."""
+    hottest_after_stop: float
+    moved: float
+    failed: int
+    """Calls, before and after."""
+
+
+async def spread(fleet: Fleet, count: int) -> Spread:
+    """Ask questions twice, and stop the replica with most of them in between."""
+    fleet.forget()
+    failed = await ask_model(fleet, count)
+    before = fleet.homes()
+    fleet.forget()
+    await fleet.replicas[Counter(before.values()).most_common(1)[0][0]].__aexit__(None, None, None)
+    failed += await ask_model(fleet, count)
+    after, replicas = fleet.homes(), len(fleet.replicas)
+    moved = sum(after.get(line) != home for line, home in before.items()) / len(before)
+    return Spread(hottest(before, replicas), hottest(after, replicas - 1), moved, failed)
 
 
 def hottest(homes: Mapping[str, int], count: int) -> float:
