@@ -18,7 +18,7 @@ from common import save
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "servers"))
 
-from routers import ROUTERS, ask_pair, computed_twice, fleet, on_one_replica, spread  # noqa: E402
+from router_fleet import ROUTERS, ask_pair, computed_twice, fleet, on_one_replica, spread
 
 
 async def measure(name: str, folder: Path, pairs: int, questions: int, **env: str) -> dict[str, Any]:

@@ -86,7 +86,8 @@ class Fleet:
 
     def model(self, name: str) -> OpenAIModel:
         """A model behind the router."""
-        return OpenAIModel(self.url, name, family="enable_thinking", prefix_cache=True, prefill=True, images=True, timeout_s=120)
+        given = {"family": "enable_thinking", "prefix_cache": True, "prefill": True, "images": True}
+        return OpenAIModel(self.url, name, timeout_s=120, **given)
 
     def forget(self) -> None:
         """Clear the lists of received requests."""
@@ -126,7 +127,8 @@ def question(number: int) -> Question:
     """Two questions have one image, and all begin with the same line."""
     data, red = io.BytesIO(), number // 2
     PilImage.new("RGB", (2, 2), (red % 256, red // 256, 7)).save(data, "PNG")
-    return Question(f"How many dots are there?\nAnswer for line {number}.", (Image(data.getvalue()),), kind=AnswerKind.NUMBER)
+    text = f"How many dots are there?\nAnswer for line {number}."
+    return Question(text, (Image(data.getvalue()),), kind=AnswerKind.NUMBER)
 
 
 async def ask_pair(fleet: Fleet, count: int) -> None:
