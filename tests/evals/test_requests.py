@@ -137,6 +137,11 @@ def test_a_model_s_first_call_in_an_arm_computes_the_question_that_it_found_comp
     assert transferred.outcome.total_s == pytest.approx(2.4 + 0.5 + 0.7)
 
 
+def test_cached_tokens_are_unknown_where_the_prompt_s_tokens_are():
+    uncounted = call(Mode.REASON, "B", 0.1, 2.0, cold=COLD, prompt_tokens=None, cached_tokens=None)
+    assert result("reason:small", {("small", Mode.REASON): uncounted}).outcome.usage["small"].cached_tokens is None
+
+
 def test_a_card_that_was_read_while_it_was_written_costs_what_a_computed_prompt_does():
     transferred = result("transfer", CALLS)
     assert transferred.outcome.handoff_s == pytest.approx(0.05)

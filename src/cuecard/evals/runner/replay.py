@@ -139,7 +139,8 @@ class StoredModel(ReplayedModel):
             with recorder.until_it_ends():
                 async with self._following:
                     pass
-        usage = replace(_usage(record), cached_tokens=cached)
+        counted = record["prompt_tokens"] is not None  # a server may have counted a repetition only
+        usage = replace(_usage(record), cached_tokens=cached if counted else None)
         return StoredCall(self._events(record, usage, shift_s, hot), work=self._machine.work, recorder=recorder)
 
     def _events(self, record: Record, usage: Usage, shift_s: float, hot: bool) -> Iterator[tuple[float, Event | None]]:
