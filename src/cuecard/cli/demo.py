@@ -161,7 +161,7 @@ class _Watch:
 
     def _so_far(self) -> str:
         left_s = (time.monotonic() - self._began_s) * (self.asked * len(ARMS) / max(1, self._answers) - 1)
-        left = f", about {left_s:.0f} s left" if self.answered else ""
+        left = f", about {left_s:.0f} s left" if 0 < self.answered < self.asked else ""
         return f"{self.answered} of {self.asked} questions answered{left}"
 
 
