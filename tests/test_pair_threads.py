@@ -122,6 +122,23 @@ async def test_a_pair_is_an_async_context_manager_too():
     assert pair_threads() == []
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_a_forked_process_is_told_to_make_its_own_pair():
+    models = Closable("small"), Closable("large")
+    with Pair(*models) as pair:
+        pair.ask(HOW_MANY)
+        if not (child := os.fork()):
+            try:
+                pair.ask(HOW_MANY)
+            except BadInput as error:
+                pair.close()
+                os._exit(0 if "make a Pair in each process" in str(error) and not models[0].closed else 1)
+            os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert pair.ask(HOW_MANY).answer == "3"
+
+
 def test_ctrl_c_during_a_question_cancels_both_calls():
     models = stuck()
     pair = Pair(*models)

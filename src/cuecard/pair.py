@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -143,8 +144,8 @@ class Pair:
         with self._lock:
             thread, self._thread = self._thread, None
             was_open, self._open = self._open, False
-        if not was_open:
-            return
+        if not was_open or (thread is not None and thread.is_of_another_process):
+            return  # the models of a process that forked are not this process's to close
         errors = (thread or LoopThread()).stop(self._close_models())
         if errors:
             raise ExceptionGroup("closing the pair's models failed", errors)
@@ -215,6 +216,11 @@ class Pair:
             self._open = True
             if self._thread is None:
                 self._thread = LoopThread()
+            if self._thread.is_of_another_process:
+                raise BadInput(
+                    "the pair was in use when this process was forked, and its threads stayed behind",
+                    "make a Pair in each process",
+                )
             return self._thread
 
 
@@ -331,6 +337,12 @@ class LoopThread:
         self._stopping, self._lock = False, threading.Lock()
         self._thread = threading.Thread(target=self._loop.run_forever, name="cuecard pair", daemon=True)
         self._thread.start()
+        self._process = os.getpid()
+
+    @property
+    def is_of_another_process(self) -> bool:
+        """Whether the process that made it was forked to make this one: its thread runs only there."""
+        return self._process != os.getpid()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Block until the result. If interrupted (Ctrl-C), cancel the coroutine and wait until it has ended."""
