@@ -227,6 +227,7 @@ def change_a_shape(folder: Path) -> None:
         (lambda folder: (folder / "config.json").unlink(), BadInput, "no checkpoint at"),
         (lambda folder: (folder / "config.json").write_text("{"), BadInput, "no checkpoint at"),
         (lambda folder: (folder / "config.json").write_text('{"model_type": "x"}'), BadInput, "no checkpoint at"),
+        (lambda folder: (folder / "config.json").write_text("null"), BadInput, "no checkpoint at"),
         (lambda folder: (folder / "model.safetensors").unlink(), ModelRefused, "does not load"),
         (cut_weights, ModelRefused, "does not load"),
         (lose_a_weight, ModelRefused, "lacks 1 of its weights: .*up_proj"),

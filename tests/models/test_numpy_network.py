@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,6 +18,7 @@ from PIL import Image as PilImage
 
 import cuecard
 from cuecard.demo import boards, easyvqa
+from cuecard.domain.errors import ModelRefused
 from cuecard.domain.question import Image, Question
 from cuecard.models.base import Limits, Weighing
 from cuecard.models.local.attention_hook import Rows
@@ -123,7 +126,34 @@ async def test_attention_and_likelihoods_are_the_same(both: tuple[LocalModel, Lo
     assert await both[0].score(prompt, "red 4") == pytest.approx(await both[1].score(prompt, "red 4"), abs=1e-4)
 
 
-async def test_a_seed_draws_the_same_reasoning_again(both: tuple[LocalModel, LocalModel]) -> None:
-    warm = Limits(reasoning_tokens=60, temperature=1.5, seed=3)
+@pytest.mark.parametrize("seed", [3, -1, 1 - 2**63])
+async def test_a_seed_draws_the_same_reasoning_again(both: tuple[LocalModel, LocalModel], seed: int) -> None:
+    warm = Limits(reasoning_tokens=60, temperature=1.5, seed=seed)
     first, again = [await hear(both[0], reason(QUESTIONS[0], EMBEDDED), warm) for _ in range(2)]
     assert first.reasoning == again.reasoning
+
+
+def not_finite(file: bytes) -> bytes:
+    return file[:-2000] + np.full(1000, np.nan, np.float16).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda file: file[:4], "has 4 bytes and is no whole safetensors file"),
+        (lambda file: file[:3000], "has 3,000 bytes and is no whole safetensors file"),
+        (lambda file: file[:-1], "is truncated"),
+        (lambda file: b"version https://git-lfs.github.com/spec/v1", "is no whole safetensors file"),
+        (lambda file: file.replace(b'"F16"', b'"I16"'), "is in I16"),
+        (not_finite, "has values that are not finite"),
+    ],
+    ids=["its length alone", "half its header", "one byte short", "a pointer", "another type", "not finite"],
+)
+def test_damaged_weights_are_refused_with_the_damage(
+    damage: Callable[[bytes], bytes], words: str, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(WEIGHTS / "demo-small", tmp_path / "demo-small"))
+    file = folder / "model.safetensors"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ModelRefused, match=words):
+        LocalModel.load(folder)

@@ -57,7 +57,7 @@ def load(
         find_hub(source, revision)
     try:
         config = AutoConfig.from_pretrained(place, revision=revision, **file)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a broken configuration fails in many ways
         if file:
             raise BadInput(
                 f"{source} cannot be read: {first_line(error)}",

@@ -26,19 +26,27 @@ IGNORING_OVERFLOW = np.errstate(over="ignore")
 class Weights(dict[str, Floats]):
     """The tensors of a safetensors file (https://huggingface.co/docs/safetensors) by name, as float32.
 
-    A missing tensor raises ModelRefused.
+    Raises ModelRefused for a missing tensor, ValueError for a file that is damaged.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._folder = path.parent
-        data = np.memmap(path, np.uint8, "r")
-        start = 8 + int(data[:8].view(np.uint64)[0])
+        data = np.fromfile(path, np.uint8)
+        start = 8 + int.from_bytes(data[:8].tobytes(), "little")
+        if start > len(data):
+            raise ValueError(f"{path.name} has {len(data):,} bytes and is no whole safetensors file")
         header: dict[str, Any] = json.loads(data[8:start].tobytes())
         header.pop("__metadata__", None)
+        if (whole := start + max(entry["data_offsets"][1] for entry in header.values())) > len(data):
+            raise ValueError(f"{path.name} is truncated: {len(data):,} of {whole:,} bytes")
         for name, entry in header.items():
             begin, end = entry["data_offsets"]
-            values = data[start + begin : start + end].view(WEIGHT_TYPES[entry["dtype"]])
+            if (kind := WEIGHT_TYPES.get(entry["dtype"])) is None:
+                raise ValueError(f"{name} is in {entry['dtype']}; the embedded pair's weights are in F16 or F32")
+            values = data[start + begin : start + end].view(kind)
+            if not np.isfinite(values).all():
+                raise ValueError(f"{name} in {path.name} has values that are not finite")
             self[name] = values.reshape(entry["shape"]).astype(np.float32)
 
     def __missing__(self, name: str) -> Floats:

@@ -96,7 +96,8 @@ class NumpyNetwork:
         return each
 
     def chance(self, limits: Limits) -> np.random.Generator:
-        return np.random.default_rng(limits.seed)
+        # 64 bits as unsigned, as NumPy takes no negative seed
+        return np.random.default_rng(None if limits.seed is None else limits.seed % 2**64)
 
     def choose(self, logits: Floats, limits: Limits, chance: np.random.Generator) -> tuple[int, float]:
         row = logits[-1]
