@@ -98,6 +98,17 @@ async def test_a_killed_process_ends_its_calls_and_the_next_are_answered_here(mo
     assert (await hear(model, short(QUESTION, EMBEDDED))).answer
 
 
+async def test_a_call_that_a_killed_process_had_not_begun_is_answered_here(model: LocalModel) -> None:
+    prompt = short(QUESTION, EMBEDDED)
+    expected = (await hear(model, prompt)).answer
+    os.kill(model._process._child.pid, signal.SIGSTOP)  # so that the call is sent and cannot begin
+    call = asyncio.create_task(hear(model, prompt))
+    while not model._process._calls:  # noqa: ASYNC110 - another task sets it
+        await asyncio.sleep(0.01)
+    os.kill(model._process._child.pid, signal.SIGKILL)
+    assert (await call).answer == expected
+
+
 async def test_a_call_that_begins_as_the_process_ends_is_an_error_and_does_not_wait(model: LocalModel) -> None:
     call = model._process.run("generate", short(QUESTION, EMBEDDED), Limits())
     model._process.stop()

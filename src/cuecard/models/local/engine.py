@@ -223,6 +223,10 @@ def may_start() -> bool:
     return cores > 1 and os.name == "posix" and not os.environ.get(VARIABLE)
 
 
+class ProcessEnded(ModelError):
+    """The process ended before the call did."""
+
+
 class ModelProcess:
     """Starts after some calls, and runs the calls that follow; if it ends, they run in this process again."""
 
@@ -247,13 +251,13 @@ class ModelProcess:
             return self._ready
 
     async def run(self, name: str, *arguments: Any) -> AsyncGenerator[Any]:
-        """The items that the model's steps of this name yield. Raises their errors, ModelError if it is lost."""
+        """The items that the model's steps of this name yield. Raises their errors, ProcessEnded if it is lost."""
         answers, loop, number = asyncio.Queue[Answers](), asyncio.get_running_loop(), next(self._numbers)
         self._calls[number] = lambda answer: loop.call_soon_threadsafe(answers.put_nowait, answer)
         ended = False
         try:
             if not self._send((number, name, arguments)):
-                raise ModelError(f"{self.name}: its process has ended")
+                raise ProcessEnded(f"{self.name}: its process has ended")
             while not ended:
                 items, ended = await answers.get()
                 for item in items:
@@ -319,7 +323,7 @@ class ModelProcess:
             connection.close()
         child.wait()
         for deliver in list(self._calls.values()):
-            _deliver(deliver, ([ModelError(f"{self.name}: its process has ended")], True))
+            _deliver(deliver, ([ProcessEnded(f"{self.name}: its process has ended")], True))
 
 
 def _deliver(deliver: Callable[[Answers], object], answers: Answers) -> None:

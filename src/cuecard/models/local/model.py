@@ -21,7 +21,7 @@ from cuecard.models.base import SAMPLING, Abilities, Event, Limits, Progress, St
 from cuecard.models.images.image_scope import ImageScope
 from cuecard.models.local.embedded.network import NumpyNetwork, is_embedded
 from cuecard.models.local.embedded.reader import PlainReader
-from cuecard.models.local.engine import Engine, ModelProcess, Step, may_start, refusing
+from cuecard.models.local.engine import Engine, ModelProcess, ProcessEnded, Step, may_start, refusing
 from cuecard.models.local.inputs import Inputs, PromptReader, Span, spans, tokenized
 from cuecard.models.local.network import Logits, Network
 from cuecard.models.local.prefix import Computed, Prefixes
@@ -207,16 +207,26 @@ class LocalModel:
         """The steps of a call by name: `generate`, `warm`, `score`, `tokens`, `attend`, `attention`, `surprise`."""
         return partial(getattr(self, f"_{name}"), *arguments)
 
-    def _run(self, name: str, prompt: Prompt, *arguments: Any) -> AsyncGenerator[Any]:
+    async def _run(self, name: str, prompt: Prompt, *arguments: Any) -> AsyncGenerator[Any]:
         """A call's results, from the child process or the engine's thread.
 
         The engine runs calls about images with cached prefixes, so that nothing is computed twice, and `attend`, as its
-        function cannot be sent.
+        function cannot be sent. It also runs a call that the process ended before it had begun.
         """
-        process = self._process if name != "attend" else None
+        process, begun = self._process if name != "attend" else None, False
         if process is not None and process.takes_calls() and not self._prefixes.holds(prompt.images):
-            return process.run(name, prompt, *arguments)
-        return self.engine.run(self.steps(name, prompt, *arguments))
+            try:
+                async with aclosing(process.run(name, prompt, *arguments)) as items:
+                    async for item in items:
+                        begun = True
+                        yield item
+                return
+            except ProcessEnded:
+                if begun:
+                    raise
+        async with aclosing(self.engine.run(self.steps(name, prompt, *arguments))) as items:
+            async for item in items:
+                yield item
 
     async def _once(self, name: str, prompt: Prompt, *arguments: Any) -> Any:
         async with aclosing(self._run(name, prompt, *arguments)) as results:
