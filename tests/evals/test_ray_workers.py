@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from test_study import CALLS, MODELS, QUESTIONS, bench
@@ -17,29 +16,11 @@ from cuecard.cli.evals.run_options import HowOnRay
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.evals.runner import ray_workers
 from cuecard.evals.study import ARMS
+from processes import descendants
 
 pytestmark = pytest.mark.slow
 
 TELLS = "a worker died: what it had in hand goes to others"
-
-
-def hands(driver: int) -> list[int]:
-    """Process ids of Ray workers that descend from the process `driver`."""
-    parents, found = dict[int, int](), []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            result = (folder / "stat").read_text()
-            name = (folder / "cmdline").read_bytes()
-        except OSError:  # the process has ended
-            continue
-        parents[int(folder.name)] = int(result.rpartition(")")[2].split()[1])
-        if name.startswith(b"ray::RayActor"):
-            found.append(int(folder.name))
-
-    def descends(process: int) -> bool:
-        return process == driver or (process in parents and descends(parents[process]))
-
-    return sorted(filter(descends, found))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -50,7 +31,7 @@ async def test_killed_workers_lose_nothing_and_a_plain_run_resumes_a_cluster_run
         for requests in (20, 60):
             await lab.until(requests, process)
             assert process.returncode is None, await process.communicate()
-            killed.append(hands(process.pid)[0])
+            killed.append(descendants(process.pid, "ray::RayActor")[0])
             os.kill(killed[-1], signal.SIGKILL)
         await lab.until(100, process)
         process.terminate()

@@ -25,10 +25,20 @@ from cuecard.models.base import Model
 log = logging.getLogger("cuecard.gateway")
 
 
+Load = Callable[[Mapping[str, Any], str], tuple[Model, Breaker]]
+"""From a model's table and its role to the model and its circuit breaker. Raises BadInput, MissingExtra, ModelError."""
+
+
+def loaded(table: Mapping[str, Any], role: str) -> tuple[Model, Breaker]:
+    """The model of a table, in this process or as a client of its server."""
+    return spec.load(table, role), Breaker(time.monotonic)
+
+
 class ModelCache:
     """Loaded models by their tables in the configuration: equal tables share one model."""
 
-    def __init__(self) -> None:
+    def __init__(self, load: Load) -> None:
+        self._load = load
         self._models: dict[str, tuple[Model, Breaker]] = {}
         self._pools: dict[tuple[tuple[str, float, int | None], ...], Pool] = {}
 
@@ -39,7 +49,7 @@ class ModelCache:
         if key not in self._pools:
             for table, one in zip(tables, upstreams, strict=True):
                 if table not in self._models:
-                    self._models[table] = spec.load(one.table(), role), Breaker(time.monotonic)
+                    self._models[table] = self._load(one.table(), role)
             self._pools[key] = Pool([Replica(*self._models[table], weight, most) for table, weight, most in key])
         return self._pools[key]
 
@@ -56,19 +66,19 @@ class ModelCache:
 class Pairs:
     """The pairs by name, in the order of the configuration."""
 
-    def __init__(self, services: Sequence[Service], occupancy: Occupancy | None = None) -> None:
+    def __init__(self, services: Sequence[Service], occupancy: Occupancy | None = None, load: Load = loaded) -> None:
         self._services = {service.name: service for service in services}
         self._occupancy = occupancy or services[0].occupancy
         self._tables: Mapping[str, PairTable] = {}
-        self._cache = ModelCache()
+        self._cache = ModelCache(load)
         self._retired: list[Service] = []
         self._changing = asyncio.Lock()
         self._sweeps: set[asyncio.Task[None]] = set()
 
     @classmethod
-    def configured(cls, config: Config) -> Pairs:
-        """The pairs of a configuration. Loads models in this process. Raises BadInput, MissingExtra."""
-        pairs = cls([], Occupancy())
+    def configured(cls, config: Config, load: Load = loaded) -> Pairs:
+        """The pairs of a configuration, with models that `load` returns. Raises BadInput, MissingExtra, ModelError."""
+        pairs = cls([], Occupancy(), load)
         pairs._services, pairs._tables = pairs._made(config.pairs), config.pairs
         return pairs
 

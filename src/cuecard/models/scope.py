@@ -145,6 +145,14 @@ class SeenImages:
                 self._distances.popitem(last=False)
         self.on_keep(digest, distances)
 
+    def __reduce__(self) -> tuple[type[SeenImages], tuple[()]]:
+        """A copy in another process begins empty."""
+        return SeenImages, ()
+
+    def of(self, digest: str) -> Mapping[Size, float] | None:
+        """The distances of an image; None if they are not stored."""
+        return self._distances.get(digest)
+
     def is_unlike(self, digest: str, size: Size) -> bool:
         """Whether an image is unlike the training images of this size; False if unknown."""
         distance = self._distances.get(digest, {}).get(size)

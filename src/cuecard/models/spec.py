@@ -181,6 +181,18 @@ def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
             return RecordedModel(path, **_only(table))
 
 
+def anywhere(given: str | Mapping[str, Any]) -> dict[str, Any]:
+    """The table of a model with an absolute path, for processes with other working directories. Raises BadInput."""
+    settings = dict(given) if isinstance(given, Mapping) else {"model": given}
+    match parse(settings["model"]):
+        case Checkpoint() | GgufFile() | Recording():
+            path = Path(settings["model"])
+            settings["model"] = str(path.absolute()) if path.exists() else settings["model"]
+        case VllmCheckpoint(source, own) if Path(source).is_dir():
+            settings = {**own, **settings, "model": f"vllm:{Path(source).absolute()}"}
+    return settings
+
+
 def pair_file(path: Path) -> dict[str, dict[str, Any]]:
     """The models in a TOML file, by role: one table per role, at least `[small]` and `[large]`. Raises BadInput."""
     tables = settings.read(path)

@@ -13,7 +13,6 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from cuecard.domain.errors import BadInput, CuecardError, ModelUnreachable, required
@@ -162,7 +161,7 @@ class Cluster:
         options = {"num_cpus": 1, "num_gpus": self.sizes.gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
         kind, actors = self._ray.remote(**options)(RayActor), dict[str, Any]()
         for roles in self._layout():
-            given = {role: _anywhere(self.models[role]) for role in roles}
+            given = {role: spec.anywhere(self.models[role]) for role in roles}
             actors |= dict.fromkeys(roles, kind.remote(given, self.at_once == 1, self.timed))
         worker = RayWorker(self._ray, actors, self._lost)
         self._workers.append(worker)
@@ -224,15 +223,3 @@ def _connected(sizes: Sizes, processes: int) -> Any:
 def _line(error: Exception, place: int) -> str:
     """One line of an error, at most 300 characters: the first states what Ray could not do, the last why."""
     return (str(error).strip().splitlines() or [type(error).__name__])[place].strip()[:300]
-
-
-def _anywhere(given: str | Mapping[str, Any]) -> str | dict[str, Any]:
-    """The model specification with an absolute path, independent of the process's working directory."""
-    settings = dict(given) if isinstance(given, Mapping) else {"model": given}
-    match spec.parse(settings["model"]):
-        case spec.Checkpoint() | spec.Recording():
-            path = Path(settings["model"])
-            settings["model"] = str(path.absolute()) if path.exists() else settings["model"]
-        case spec.VllmCheckpoint(source, own) if Path(source).is_dir():
-            settings = {**own, **settings, "model": f"vllm:{Path(source).absolute()}"}
-    return settings

@@ -253,16 +253,34 @@ def unknown_model(model: str, served: Sequence[str]) -> UnknownModel:
     return UnknownModel(f"the model {model[:200]!r} is not served here", hint, param="model")
 
 
-def read(path: Path) -> Config:
-    """The configuration in a file. Raises BadInput: one line with the error and its place."""
-    tables = settings.read(path)
+def read(given: Path | Mapping[str, Any]) -> Config:
+    """The configuration in a file, or in its tables. Raises BadInput: one line with the error and its place."""
+    path, tables = (given, settings.read(given)) if isinstance(given, Path) else (Path(), given)
     try:
-        return Config.model_validate(_filled(tables), context={"beside": path.parent})
+        return Config.model_validate(_filled(dict(tables)), context={"beside": path.parent})
     except ValidationError as errors:
         found, more = errors.errors(), errors.error_count() - 1
         first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])  # it causes the others
         also = f" (and {more} more)" if more else ""
-        raise BadInput(f"{path}: {_description(first)}{also}", _advice(first)) from errors
+        place = f"{path}: " if path is given else ""
+        raise BadInput(f"{place}{_description(first)}{also}", _advice(first)) from errors
+
+
+def chosen(given: Path | Mapping[str, Any] | None, small: str | None, large: str | None) -> Config:
+    """The configuration in a file or its tables, by default the embedded pair; `small`, `large`: models instead.
+
+    Raises BadInput.
+    """
+    base = read(given or {"version": 1, "small": {"model": "demo-small"}, "large": {"model": "demo-large"}})
+    models = {role: name for role, name in {"small": small, "large": large}.items() if name}
+    if not models:
+        return base
+    for name in models.values():
+        spec.parse(name)
+    if PAIR not in base.pairs:
+        raise BadInput(f"{given} has no pair {PAIR} whose models small and large would be", "leave them out")
+    pair = base.pairs[PAIR].model_copy(update={role: [Upstream(model=name)] for role, name in models.items()})
+    return base.model_copy(update={"pairs": {**base.pairs, PAIR: pair}})
 
 
 def _filled(value: Any) -> Any:
