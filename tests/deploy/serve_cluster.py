@@ -18,8 +18,11 @@ CALM = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_enable_worker_prestart": "0",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "120",
     "CUECARD_NO_PROBE": "1",
 }
+"""Environment variables of Ray: nothing is sent home, and a busy machine is not taken for a failed one."""
 DRIVER = Path(__file__).with_name("serve_driver.py")
 
 

@@ -52,7 +52,7 @@ GATEWAYS = {
 LOOK_AGAIN_S = 1.0
 
 
-class Refused(click.ClickException, RayServeException):
+class Refused(click.ClickException, RayServeException):  # type: ignore[misc]
     """Arguments that cannot be used. `serve run`, and the status after `serve deploy`, show the message alone."""
 
 
@@ -130,7 +130,9 @@ def _deployed(role: str, tables: Tables, most: int) -> serve.Application:
 class GatewayReplica:
     """A gateway as an ASGI application behind Ray's HTTP proxy."""
 
-    async def __init__(self, config: Config, places: Mapping[str, tuple[str, str]], handles: Mapping[str, Any]) -> None:
+    async def __init__(  # type: ignore[misc]  # Ray awaits it
+        self, config: Config, places: Mapping[str, tuple[str, str]], handles: Mapping[str, Any]
+    ) -> None:
         """`places`: as in Placement; `handles`: by role. Raises BadInput, MissingExtra, ModelError."""
         models = {key: await _remote(handles[role], model_id) for key, (role, model_id) in places.items()}
 

@@ -48,7 +48,7 @@ class SeenImage:
 class RoleReplica:
     """A process that holds models of one role, and makes their calls."""
 
-    async def __init__(self, role: str, tables: Tables, most: int) -> None:
+    async def __init__(self, role: str, tables: Tables, most: int) -> None:  # type: ignore[misc]  # Ray awaits it
         """`most`: how many of the models are held at once; if all, they are loaded now. Raises as `spec.load`."""
         os.environ.setdefault(VARIABLE, "1")  # this process is the models' own
         loop, described = asyncio.get_running_loop(), dict[str, tuple[str, Abilities]]()
