@@ -28,7 +28,7 @@ unit: .venv/ready     ## the tests that are not slow
 	$(BIN)/pytest -n 4 -m 'not slow and not servers'
 
 slow: .venv/docs      ## the slow tests: killed runs, training, a cluster, large files, the site
-	$(BIN)/pytest -n 3 -m 'slow and not servers'
+	$(BIN)/pytest -n 3 --dist loadgroup -m 'slow and not servers'
 
 test-servers: .venv/ready ## real vLLM and llama.cpp, a pretrained model, and clients of other projects
 	tests/servers/install.sh vllm
