@@ -307,6 +307,21 @@ def handoff_servers(result: Mapping[str, Any]) -> str:
     return f"{table(head, rows)}\nWarmed / not warmed: {result['figures']['ratio']:.2f}; {measured(result)}"
 
 
+def handoff_vllm(result: Mapping[str, Any]) -> str:
+    figures = result["figures"]
+    ways = [name for name in figures["rows"][0] if not name.endswith("_tokens")]
+    lines = [
+        (row["card_tokens"], row["visual_tokens"], *(milliseconds(row[way]["median_s"]) for way in ways))
+        for row in figures["rows"]
+    ]
+    head = ("card, tokens", "visual tokens", *(f"{way}, ms" for way in ways))
+    ends = "".join(
+        f"Longest / shortest {what}: " + ", ".join(f"{ratio:.2f}× {way}" for way, ratio in ratios.items()) + ".\n"
+        for what, ratios in figures["ratios"].items()
+    )
+    return f"{table(head, lines)}\n{ends}Medians; {measured(result)}"
+
+
 def of(name: str, draw: Callable[[Mapping[str, Any]], str]) -> Callable[[], str]:
     """A function that draws the table of one result file."""
 
@@ -487,6 +502,7 @@ FIGURES = {
     "figures soak": of("soak", soak),
     "figures warming": of("warming", warming),
     "figures handoff-servers": of("handoff_llamacpp", handoff_servers),
+    "figures handoff-vllm": of("handoff_vllm", handoff_vllm),
     "figures scope": of("scope", scope),
     "figures schedules": of("strategies", schedules),
 }
