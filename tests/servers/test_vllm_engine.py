@@ -26,7 +26,8 @@ ENVIRONMENT = {
 
 def in_vllm(*arguments: str) -> None:
     """Run tests with the Python that has vLLM, which imports this package's sources."""
-    command = [HOME / "vllm" / "bin" / "python", "-m", "pytest", "-n0", "-rs", "--timeout", "1800", *arguments]
+    quiet = ["-o", "filterwarnings=default"]  # vLLM warns of its own deprecations
+    command = [HOME / "vllm" / "bin" / "python", "-m", "pytest", "-n0", "-rs", "--timeout", "1800", *quiet, *arguments]
     environment = os.environ | ENVIRONMENT | {"PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=3500, env=environment)
     assert done.returncode == 0, (done.stdout + done.stderr)[-8000:]

@@ -168,7 +168,8 @@ class TwoStages:
         self._spent = self._spent_on_reasoning = 0
         self._logprob = 0.0
         self._tokens: list[AnswerToken] = []
-        self._finish, self._cut = FinishReason.LENGTH, None
+        self._finish = FinishReason.LENGTH
+        self._cut: FinishReason | None = None
         self.over = False
         """The call ends before the token that was offered."""
         self.closing: list[int] | None = None

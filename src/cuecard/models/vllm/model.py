@@ -109,7 +109,8 @@ class VllmModel:
     async def _generate(self, engine: Any, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         yield Started()
         limits = limits.of(prompt)
-        ids, stages = self._prompts.ids(prompt), None
+        ids = self._prompts.ids(prompt)
+        stages: TwoStages | None = None
         tokenizer, shows = self._prompts.tokenizer, limits.extras.top_logprobs is not None
         splits = prompt.question is not None and prompt.question.schema is not None
         while True:

@@ -29,7 +29,8 @@ class CardSession:
         self.images, self.ids, self.tokens = images, tuple[int, ...](), 0
         self.lock = asyncio.Lock()
         self._inbox = asyncio.Queue[Any]()
-        self.engine, self._outputs = engine, None
+        self.engine = engine
+        self._outputs: AsyncGenerator[Any] | None = None
         self.used = 0
 
     def holds(self, ids: Sequence[int], images: Images) -> bool:
@@ -104,8 +105,7 @@ class CardSessions:
         session.used += 1
         while len(self._open) > self._most or self._is_full():
             self._close(self._open[0])
-        loop = asyncio.get_running_loop()
-        loop.call_later(IDLE_S, self._expire, session, session.used)
+        self._expire_later(session)
 
     def drop(self, session: CardSession) -> None:
         """Forget a session, without closing it."""
@@ -121,8 +121,15 @@ class CardSessions:
         most = self._most_tokens
         return most is not None and len(self._open) > 1 and sum(each.tokens for each in self._open) > most
 
+    def _expire_later(self, session: CardSession) -> None:
+        asyncio.get_running_loop().call_later(IDLE_S, self._expire, session, session.used)
+
     def _expire(self, session: CardSession, used: int) -> None:
-        if session.used == used and session in self._open:
+        if session.used != used or session not in self._open:
+            return
+        if session.lock.locked():  # a piece takes long to compute
+            self._expire_later(session)
+        else:
             self._close(session)
 
     def _close(self, session: CardSession) -> None:
