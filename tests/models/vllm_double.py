@@ -10,7 +10,9 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-import tiny
+from transformers import PreTrainedTokenizerFast
+
+from cuecard.models.spec import Embedded
 
 
 class EngineDeadError(Exception):
@@ -63,7 +65,7 @@ class EngineDouble:
             speculative_config=config.get("speculative_config"),
         )
         self.renderer = self
-        self._tokenizer = tiny.demo_tokenizer()
+        self._tokenizer = PreTrainedTokenizerFast.from_pretrained(Embedded("demo-large").folder)
         self._words = self._tokenizer("7 red digits and 3 in the cell.", add_special_tokens=False).input_ids
 
     def get_tokenizer(self) -> Any:
@@ -86,8 +88,8 @@ class EngineDouble:
         finally:
             self.running.discard(request)
 
-    async def reset_prefix_cache(self) -> None:
-        """Nothing is kept."""
+    async def reset_prefix_cache(self) -> bool:
+        return not self.running
 
     reset_mm_cache = reset_encoder_cache = reset_prefix_cache
 

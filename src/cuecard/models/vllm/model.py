@@ -24,6 +24,8 @@ from cuecard.models.vllm.settings import EngineSettings
 
 HELD_BACK = 4
 """Tokens at the end of an unfinished card that are not sent yet: they may change when more text follows."""
+RESETS, RESET_S = 20, 0.05
+"""How often the prefix cache is tried to be dropped, and how long apart in seconds."""
 _numbers = itertools.count(1)
 
 
@@ -237,7 +239,10 @@ class VllmModel:
 
     async def _forget(self, engine: Any) -> None:
         await self._sessions.clear()
-        await engine.reset_prefix_cache()
+        for _ in range(RESETS):
+            if await engine.reset_prefix_cache():
+                break
+            await asyncio.sleep(RESET_S)  # blocks of an aborted request are not free yet
         await engine.reset_mm_cache()
         await engine.reset_encoder_cache()
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
 IDLE_S = 10.0
@@ -50,9 +50,9 @@ class CardSession:
                 yield output
 
     async def aclose(self) -> None:
-        """Abort the request, unless it has ended."""
-        if self._outputs is not None:
-            with suppress(RuntimeError):  # it is running: whoever reads it closes it
+        """Abort the request, once its piece is computed, unless it has ended."""
+        async with self.lock:
+            if self._outputs is not None:
                 await self._outputs.aclose()
 
     async def _sent(self, given: Any, params: Any, ids: Sequence[int], *, last: bool) -> AsyncGenerator[Any]:
