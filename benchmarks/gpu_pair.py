@@ -131,7 +131,7 @@ async def measure(hosts: Mapping[str, EngineHost], given: argparse.Namespace) ->
             if repeat >= 0:
                 found[name].append(outcome)
     rows = {name: figures(outcomes) for name, outcomes in found.items()}
-    return {"given": vars(given), "arms": rows, "mutual": mutual(rows, given)}
+    return {"given": {**vars(given), "out": None}, "arms": rows, "mutual": mutual(rows, given)}
 
 
 def figures(outcomes: list[Outcome]) -> dict[str, Any]:
@@ -187,7 +187,6 @@ def main() -> None:
         finally:
             for host in hosts.values():
                 host.stop()
-    found["given"]["out"] = None
     text = save("gpu_pair", found).read_text() if given.out is None else json.dumps(found, indent=2)
     if given.out is not None:
         given.out.write_text(text)
