@@ -10,8 +10,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import PreTrainedTokenizerFast
 
+from cuecard.models.local.embedded.reader import PlainTokenizer
 from cuecard.models.spec import Embedded
 
 
@@ -27,8 +27,8 @@ class Values(SimpleNamespace):
     """SamplingParams, StructuredOutputsParams or StreamingInput: what was given, by name."""
 
     def __init__(self, *values: Any, **named: Any) -> None:
-        super().__init__(prompt_logprobs=None, structured_outputs=None)
-        self.__dict__ |= dict(zip(("prompt", "sampling_params"), values, strict=False)) | named
+        placed = zip(("prompt", "sampling_params"), values, strict=False)
+        super().__init__(**{"prompt_logprobs": None, "structured_outputs": None, **dict(placed), **named})
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ class EngineDouble:
             speculative_config=config.get("speculative_config"),
         )
         self.renderer = self
-        self._tokenizer = PreTrainedTokenizerFast.from_pretrained(Embedded("demo-large").folder)
+        self._tokenizer = PlainTokenizer(Embedded("demo-large").folder)
         self._words = self._tokenizer("7 red digits and 3 in the cell.", add_special_tokens=False).input_ids
 
     def get_tokenizer(self) -> Any:
