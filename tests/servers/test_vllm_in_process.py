@@ -181,7 +181,7 @@ async def test_an_answer_after_reasoning_fits_its_schema(model):
 
 
 async def test_a_brief_answer_is_decoded_under_the_grammar_of_its_kind(model):
-    question = Question("Write a poem about the sea.", options=("a cat", "a dog"))
+    question = Question("Write a poem about the sea.", options=("a cat", "a dog"), kind=AnswerKind.CHOICE)
     from cuecard.models.vllm.model import VllmModel
 
     constrained = VllmModel("constrained", model._host, constrained=True)
