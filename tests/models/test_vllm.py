@@ -215,10 +215,12 @@ async def test_an_engine_that_keeps_dying_is_not_started_for_ever(model, host, q
         await hear(model, short(question, model.abilities.style), LIMITS)
 
 
-async def test_closing_ends_the_calls_that_run_and_those_that_follow(model, question):
+async def test_closing_ends_the_calls_that_run_and_those_that_follow(model, host, question):
     prompt = reason(question, model.abilities.style)
+    host.engine.ends = False
     running = asyncio.create_task(hear(model, prompt, ENDLESS))
-    await asyncio.sleep(0.05)
+    while not host.engine.pieces:
+        await asyncio.sleep(0)
     await model.aclose()
     with pytest.raises(ModelClosed):
         await running

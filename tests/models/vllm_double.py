@@ -58,6 +58,8 @@ class EngineDouble:
     def __init__(self, most: int = 2048, **config: Any) -> None:
         self.errored, self.running, self.pieces = False, set[str](), list[tuple[str, int, int]]()
         self.params: list[Any] = []
+        self.ends = True
+        """Whether a turn may end before its limit."""
         self.model_config = SimpleNamespace(is_multimodal_model=False, max_model_len=most, hf_config=SimpleNamespace())
         self.vllm_config = SimpleNamespace(
             cache_config=SimpleNamespace(enable_prefix_caching=True, num_gpu_blocks=64, block_size=128),
@@ -105,7 +107,7 @@ class EngineDouble:
             if self.errored:
                 raise EngineDeadError
             chance = zlib.crc32(repr(ids).encode())
-            ends = number > 2 and chance % 16 == 0
+            ends = self.ends and number > 2 and chance % 16 == 0
             token = self._tokenizer.eos_token_id if ends else self._words[chance % len(self._words)]
             ids.append(token)
             reason = "stop" if ends else "length" if number == params.max_tokens - 1 else None

