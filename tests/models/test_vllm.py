@@ -219,8 +219,7 @@ async def test_closing_ends_the_calls_that_run_and_those_that_follow(model, host
     prompt = reason(question, model.abilities.style)
     host.engine.ends = False
     running = asyncio.create_task(hear(model, prompt, ENDLESS))
-    while not host.engine.pieces:
-        await asyncio.sleep(0)
+    await asyncio.sleep(0.02)
     await model.aclose()
     with pytest.raises(ModelClosed):
         await running
