@@ -1,9 +1,15 @@
-"""Processes that descend from another one, from /proc."""
+"""Free ports, and processes that descend from another one, from /proc."""
 
 from __future__ import annotations
 
+import socket
 from contextlib import suppress
 from pathlib import Path
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def descendants(ancestor: int, name: str) -> list[int]:

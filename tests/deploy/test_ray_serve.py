@@ -19,12 +19,12 @@ import aiohttp
 import click
 import pytest
 import yaml
-from gateway_processes import free_port
 from serve_cluster import ServeCluster
 
 from cuecard import Pair
 from cuecard.demo import boards
 from cuecard.domain.question import Question
+from processes import free_port
 
 pytestmark = [
     pytest.mark.slow,

@@ -11,7 +11,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -66,11 +65,6 @@ class GatewayProcesses:
             while True:
                 os.kill(pid, 0)
                 time.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def serve(settings: dict[str, Any]) -> None:

@@ -13,12 +13,13 @@ from typing import Any
 
 import aiohttp
 import pytest
-from gateway_processes import GatewayProcesses, free_port
+from gateway_processes import GatewayProcesses
 from gateways import COUNT
 from redis_server import RedisServer, redis_server
 
 from cuecard.gateway.admission.keys import digest
 from cuecard.gateway.replay import entries
+from processes import free_port
 
 ASKED: dict[str, Any] = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
 LOST = (aiohttp.ClientError, TimeoutError, ConnectionError)

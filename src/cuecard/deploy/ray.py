@@ -52,7 +52,7 @@ GATEWAYS = {
 LOOK_AGAIN_S = 1.0
 
 
-class Refused(click.ClickException, RayServeException):  # type: ignore[misc]
+class RefusedArguments(click.ClickException, RayServeException):  # type: ignore[misc]
     """Arguments that cannot be used. `serve run`, and the status after `serve deploy`, show the message alone."""
 
 
@@ -99,7 +99,7 @@ def _key(table: Mapping[str, Any]) -> str:
 def build(args: dict[str, Any]) -> serve.Application:
     """The application: deployments `small`, `large` and `third`, as far as pairs have such models, and `gateway`.
 
-    Raises Refused.
+    Raises RefusedArguments.
     """
     try:
         given = Arguments.model_validate(args)
@@ -110,9 +110,9 @@ def build(args: dict[str, Any]) -> serve.Application:
         placed = Placement.of(config)
     except ValidationError as errors:
         first = errors.errors()[0]
-        raise Refused(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from errors
+        raise RefusedArguments(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from errors
     except CuecardError as error:
-        raise Refused(str(error)) from error
+        raise RefusedArguments(str(error)) from error
     most = given.models_per_replica
     handles = {role: _deployed(role, tables, most or len(tables)) for role, tables in placed.roles.items()}
     gateway = serve.deployment(serve.ingress()(GatewayReplica), name="gateway", **GATEWAYS)
