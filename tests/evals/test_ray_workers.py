@@ -18,7 +18,8 @@ from cuecard.evals.runner import ray_workers
 from cuecard.evals.study import ARMS
 from processes import descendants
 
-pytestmark = pytest.mark.slow
+# in the process of the tests of Ray Serve, as a cluster of others is found by address "auto"
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("a cluster")]
 
 TELLS = "a worker died: what it had in hand goes to others"
 
