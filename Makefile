@@ -35,7 +35,7 @@ test-servers: .venv/ready ## real vLLM and llama.cpp, a pretrained model, and cl
 	$(BIN)/pytest -m servers -n 0 --timeout 600 tests/servers
 
 train: .venv/ready    ## make the embedded pair anew, under runs/pair
-	$(BIN)/python -m cuecard.demo.train
+	$(BIN)/python -m training.train
 
 evaluate: .venv/ready ## what the embedded pair shows on held-out boards, long boards and shapes
 	$(BIN)/cuecard eval boards --live --out runs/evaluate --strategies $(EVALUATED)

@@ -23,13 +23,15 @@ from PIL import Image as PilImage
 import foreign
 from common import save
 from cuecard.demo import boards, easyvqa
-from cuecard.demo.training import data as training_data
 from cuecard.domain.question import Image, Question
 from cuecard.models.images.image_scope import ImageScope
 from cuecard.models.local.model import LocalModel
 from cuecard.models.prompt import short
 from cuecard.models.scope import IMAGES_FILE, outside
 from cuecard.models.spec import Embedded
+
+sys.path.append(str(Path(__file__).parents[1]))
+from training.data import lively
 
 BOARDS, FOREIGN, QUESTIONS, ROTATION = 500, 120, 1000, 10
 ON_BOARD, ON_SHAPE = "Which digit is in cell 2?", "what shape is present?"
@@ -80,7 +82,7 @@ def usual_pictures() -> Iterator[tuple[str, list[Image], str]]:
     rng = Random("scope usual")
     made = [boards.make_board(rng, "test") for _ in range(BOARDS)]
     yield "test boards", [png(boards.draw(board)) for board in made], ON_BOARD
-    yield "test boards, drawn as in training", list(map(png, training_data.lively(made, rng).numpy())), ON_BOARD
+    yield "test boards, drawn as in training", list(map(png, lively(made, rng).numpy())), ON_BOARD
     yield f"digits rotated by {ROTATION} degrees", [png(changed(rng, ROTATION, False)) for _ in range(BOARDS)], ON_BOARD
     yield "digits in rare hues", [png(changed(rng, 0, True)) for _ in range(BOARDS)], ON_BOARD
     paths = sorted({item.image_path for item in easyvqa.items("test")})

@@ -46,6 +46,7 @@ from figures import FIGURES
 from studied import STUDIED
 
 ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT))  # for `training`, when this file is a program
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 WIDTH = 120
@@ -99,7 +100,7 @@ def renderer():
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    from cuecard.demo.tokenizer import CHAT_TEMPLATE
+    from training.tokenizer import CHAT_TEMPLATE
 
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), chat_template=CHAT_TEMPLATE)
 
@@ -217,7 +218,7 @@ def tasks() -> str:
 
 def parameters() -> str:
     """Parts of both checkpoints in parameters: of the shipped files, or as the code makes them where there are none."""
-    from cuecard.demo import checkpoint
+    from training import checkpoint
 
     rows = []
     for name in spec.EMBEDDED:
@@ -242,7 +243,7 @@ def made_shapes(name: str) -> dict[str, list[int]]:
     import torch
     from transformers import Qwen3VLForConditionalGeneration
 
-    from cuecard.demo import checkpoint, tokenizer
+    from training import checkpoint, tokenizer
 
     with torch.device("meta"):
         model = Qwen3VLForConditionalGeneration(checkpoint.architecture(name, tokenizer.build()))
@@ -276,7 +277,7 @@ def terms() -> str:
 
 
 def phases() -> str:
-    from cuecard.demo.training.recipes import RECIPES
+    from training.recipes import RECIPES
 
     head = ("model", "phase", "steps", "look-up rows", "drills", "chains", "reasoning rows", "reading rows")
     rows = []
@@ -292,22 +293,24 @@ def phases() -> str:
 def styles() -> str:
     """A reasoning about the same board and the same image in the words of either model."""
     from cuecard.demo import boards, easyvqa
-    from cuecard.demo.reasoning import STYLES
+    from training import shapes
+    from training.reasoning import STYLES, solve
 
     cells = [(boards.COLOURS[index % 3], (index * 7 + 4) % 10) for index in range(boards.CELLS)]
     jump = boards.BoardTask("jump-2", "digit", AnswerKind.NUMBER, (4,))
     scenes = easyvqa.scenes("train")
-    item = next(each for each in easyvqa.items("train") if each.image_path in scenes and easyvqa.asked_for(each))
+    item = next(each for each in easyvqa.items("train") if each.image_path in scenes and shapes.asked_for(each))
     found = []
     for name, style in STYLES.items():
-        texts = [boards.solve(jump, cells, style), easyvqa.solve(item, scenes[item.image_path], style)]
+        texts = [solve(jump, cells, style), shapes.solve(item, scenes[item.image_path], style)]
         found += [(f"`{name}`", text.reasoning) for text in texts]
     asked = f"{boards.wording(jump)} and: {item.text}"
     return f"{asked}\n\n{table(('model', 'reasoning'), found)}"
 
 
 def mixes() -> str:
-    from cuecard.demo import boards, train
+    from cuecard.demo import boards
+    from training import train
 
     asked = {
         "examined": boards.MIX,

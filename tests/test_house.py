@@ -69,7 +69,8 @@ def test_what_the_package_offers_is_there():
     assert all(hasattr(cuecard, name) for name in cuecard.__all__)
 
 
-SOURCES = sorted(Path(cuecard.__file__).parent.rglob("*.py"))
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted([*Path(cuecard.__file__).parent.rglob("*.py"), *ROOT.glob("training/*.py")])
 MOST_FILES, MOST_LINES, MOST_PARAMETERS = 12, 60, 8
 UNCLEAR = re.compile(r"\b(told|whoever|who is asked|as good as gone)\b", re.IGNORECASE)
 FORMATS = {"replay.py", "store.py"}

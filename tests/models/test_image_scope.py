@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from cuecard.demo import boards, easyvqa
-from cuecard.demo import scope as trained
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image, Question
 from cuecard.models.base import Limits, Progress
@@ -25,6 +24,7 @@ from cuecard.models.prompt import EMBEDDED, reason, short
 from cuecard.models.scope import IMAGES_FILE, outside
 from cuecard.models.spec import Embedded
 from cuecard.strategies.run import answer
+from training import scope as trained
 
 UNLIKE = "an image unlike those that it was trained on"
 SIZE = (32, 32)

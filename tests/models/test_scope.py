@@ -11,12 +11,12 @@ import pytest
 from PIL import Image as PilImage
 
 from cuecard.demo import boards, easyvqa
-from cuecard.demo.scope import scope
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image, Message, Question
 from cuecard.models.images.image_scope import ImageScope
 from cuecard.models.scope import FILE, IMAGES_FILE, IMAGES_KEPT, QuestionWording, Scope, SeenImages, listed
 from cuecard.models.spec import EMBEDDED, Embedded
+from training.scope import scope
 
 SCOPE = scope()
 

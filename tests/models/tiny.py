@@ -15,8 +15,8 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, processors, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from cuecard.demo import checkpoint
-from cuecard.demo import tokenizer as tk
+from training import checkpoint
+from training import tokenizer as tk
 
 THOUGHT = ("Let", " us", " look", " at", " the", " cell", ".")
 ANSWER = ("7", " red", " digits")

@@ -1,1 +1,1 @@
-"""The embedded pair: two Qwen3-VL checkpoints, their training data, and their training."""
+"""The tasks of the embedded pair, boards of digits and easy-VQA, and the run of `cuecard demo`."""

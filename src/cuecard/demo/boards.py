@@ -2,8 +2,7 @@
 
 Cells are numbered 1 to 16 by rows. A *jump* reads the digit of the current cell and moves that far in the direction of
 its colour (red: forward, blue: back, green: rows down), wrapping round the board. A transformer looks a cell up, counts
-and adds in parallel, without reasoning; jumps are inherently sequential. Reasoning is in the words of a style
-(`reasoning`).
+and adds in parallel, without reasoning; jumps are inherently sequential.
 """
 
 from __future__ import annotations
@@ -18,8 +17,16 @@ from random import Random
 import numpy as np
 from PIL import Image as PilImage
 
-from cuecard.demo.reasoning import CELLS, COLOURS, SIDE, STYLES, TIMES, Cell, ReasoningStyle, landing, path
-from cuecard.domain.question import AnswerKind, Image, Question
+from cuecard.domain.question import AnswerKind, Image, Question, letter
+
+COLOURS = ("red", "green", "blue")
+CELLS, SIDE = 16, 4
+ORDINALS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+TIMES = ("no times", "once", "twice", *(f"{number} times" for number in ORDINALS[2:]))
+"""Frequency in words, by number."""
+
+Cell = tuple[str, int]
+"""Colour and digit."""
 
 TINTS = {"red": (255, 60, 50), "green": (50, 225, 70), "blue": (80, 110, 255)}
 HELD_OUT_TURN = (8, 12)
@@ -65,6 +72,19 @@ def enlarged(scan: int) -> PilImage.Image:
 
 
 # --- boards -----------------------------------------------------------------------------------------------------------
+
+
+def landing(cell: int, colour: str, digit: int) -> int:
+    """The cell (0 to 15) that one jump from `cell` leads to."""
+    return (cell + {"red": digit, "blue": -digit, "green": SIDE * digit}[colour]) % CELLS
+
+
+def path(cells: Sequence[Cell], start: int, jumps: int) -> list[int]:
+    """Every cell visited, with the start: jumps + 1 of them."""
+    visited = [start]
+    for _ in range(jumps):
+        visited.append(landing(visited[-1], *cells[visited[-1]]))
+    return visited
 
 
 @dataclass(frozen=True)
@@ -152,14 +172,6 @@ class BoardTask:
         return jumps_of(self.task)
 
 
-@dataclass(frozen=True)
-class Solution:
-    """The reasoning, step by step, and the answer that follows from it."""
-
-    reasoning: str
-    answer: str
-
-
 def jumps_of(task: str) -> int:
     """The number of jumps of a task; 0 for tasks without jumps."""
     return int(task.removeprefix("jump-")) if task.startswith("jump-") else 0
@@ -167,13 +179,7 @@ def jumps_of(task: str) -> int:
 
 def is_straight(cells: Sequence[Cell], start: int, jumps: int) -> bool:
     """Whether the jumps visit no cell twice."""
-    visited, here = {start}, start
-    for _ in range(jumps):
-        here = landing(here, *cells[here])
-        if here in visited:
-            return False
-        visited.add(here)
-    return True
+    return len(set(path(cells, start, jumps))) > jumps
 
 
 def make_task(rng: Random, cells: Sequence[Cell], task: str, wander: bool = False) -> BoardTask:
@@ -203,7 +209,7 @@ def make_task(rng: Random, cells: Sequence[Cell], task: str, wander: bool = Fals
     return made
 
 
-def _value(task: BoardTask, cells: Sequence[Cell]) -> str:
+def value_of(task: BoardTask, cells: Sequence[Cell]) -> str:
     """The answer before it becomes yes or no, or a letter."""
     match task.task:
         case "compare":
@@ -216,6 +222,16 @@ def _value(task: BoardTask, cells: Sequence[Cell]) -> str:
         case _:
             colour, digit = cells[path(cells, task.cells[0], task.jumps)[-1]]
             return str(digit) if task.about == "digit" else colour
+
+
+def answer(task: BoardTask, cells: Sequence[Cell]) -> str:
+    """The right answer: a value, yes or no, or the letter of an option."""
+    value = value_of(task, cells)
+    if task.kind is AnswerKind.CHOICE:
+        return letter(task.options.index(value))
+    if task.kind is AnswerKind.YES_NO and task.task != "compare":
+        return "yes" if value == task.colour else "no"
+    return value
 
 
 def wording(task: BoardTask) -> str:
@@ -239,54 +255,6 @@ def wording(task: BoardTask) -> str:
 def question(task: BoardTask, board: Board, image: Image | None = None) -> Question:
     """The task as a question with its picture."""
     return Question(wording(task), (image or png(draw(board)),), task.options, task.kind)
-
-
-def solve(task: BoardTask, cells: Sequence[Cell], style: ReasoningStyle = STYLES["demo-small"]) -> Solution:
-    """The reasoning over these cells as they were read, every step a local look-up, and its answer.
-
-    Misread cells give reasoning with a slip: consistent from there on, and often with a wrong answer.
-    """
-    value = _value(task, cells)
-    if task.task == "compare":
-        ending, answer = style.compared(*(cells[c][1] for c in task.cells))
-    elif task.kind is AnswerKind.YES_NO:
-        ending, answer = style.judged(task.colour, value)
-    elif task.kind is AnswerKind.CHOICE:
-        ending, answer = style.chosen(task.options, value)
-    else:
-        ending, answer = style.plain(value), value
-    return Solution(f"{_steps(task, cells, style)} {ending}", answer)
-
-
-def _steps(task: BoardTask, cells: Sequence[Cell], style: ReasoningStyle) -> str:
-    match task.task:
-        case "compare":
-            return style.compare(cells, task.cells[0], task.cells[1])
-        case "count":
-            return style.count(cells, task.colour)
-        case "sum":
-            return style.sum(cells, task.cells[0])
-        case "look-up":
-            return style.look_up(cells, task.cells[0])
-    return style.jumps(cells, task.cells[0], task.jumps)
-
-
-def misread(rng: Random, task: BoardTask, cells: Sequence[Cell]) -> list[Cell]:
-    """The cells with one misread: one of those that the reasoning looks at is replaced."""
-    match task.task:
-        case "compare":
-            looked_at = list(task.cells)
-        case "count":
-            looked_at = list(range(CELLS))
-        case "sum":
-            looked_at = list(range(SIDE * task.cells[0], SIDE * task.cells[0] + SIDE))
-        case _:
-            looked_at = path(cells, task.cells[0], task.jumps)
-    slip, seen = rng.choice(looked_at), list(cells)
-    while seen[slip] == cells[slip]:
-        colour, digit = cells[slip]
-        seen[slip] = (rng.choice(COLOURS), digit) if rng.random() < 0.3 else (colour, rng.randrange(10))
-    return seen
 
 
 # --- exams ------------------------------------------------------------------------------------------------------------
@@ -315,7 +283,6 @@ class Exercise:
     task: str
     question: Question
     truth: str
-    reasoning: str
 
 
 def changed(board: Board, rng: Random) -> Board:
@@ -334,8 +301,8 @@ def exercises(
         task = rng.choices(list(mix or MIX), list((mix or MIX).values()))[0]
         board = make_board(rng, split, jumps_of(task) if task in LONG_TASKS else 0)
         asked = make_task(rng, board.cells, task)
-        solution = solve(asked, board.cells)
+        truth = answer(asked, board.cells)
         if look == "changed":
             board = changed(board, rng)
-        made.append(Exercise(task, question(asked, board), solution.answer, solution.reasoning))
+        made.append(Exercise(task, question(asked, board), truth))
     return made

@@ -1,4 +1,4 @@
-"""Reasoning styles of the embedded pair: the same facts, each model with its own words and order.
+"""Reasoning about boards, in the style of each model of the embedded pair: the same facts in its own words and order.
 
 The small model follows the order of the question; the large one begins with the last row, cell or option, names a
 digit before its colour, and describes an image of easy-VQA row by row before it states its content. A card from the
@@ -8,58 +8,26 @@ small model therefore differs from the large model's own reasoning.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Protocol
+from random import Random
+from typing import ClassVar
 
-from cuecard.domain.question import letter
+from cuecard.demo.boards import CELLS, COLOURS, ORDINALS, SIDE, TIMES, BoardTask, Cell, path, value_of
+from cuecard.domain.question import AnswerKind, letter
 
-COLOURS = ("red", "green", "blue")
-CELLS, SIDE = 16, 4
 DIRECTIONS = {"red": "forward", "blue": "back", "green": "down"}
-ORDINALS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-TIMES = ("no times", "once", "twice", *(f"{number} times" for number in ORDINALS[2:]))
-"""Frequency in words, by number."""
-
-Cell = tuple[str, int]
-"""Colour and digit."""
 
 
-def landing(cell: int, colour: str, digit: int) -> int:
-    """The cell (0 to 15) that one jump from `cell` leads to."""
-    return (cell + {"red": digit, "blue": -digit, "green": SIDE * digit}[colour]) % CELLS
+@dataclass(frozen=True)
+class Solution:
+    """The reasoning, step by step, and the answer that follows from it."""
+
+    reasoning: str
+    answer: str
 
 
-def path(cells: Sequence[Cell], start: int, jumps: int) -> list[int]:
-    """Every cell visited, with the start: jumps + 1 of them."""
-    visited = [start]
-    for _ in range(jumps):
-        visited.append(landing(visited[-1], *cells[visited[-1]]))
-    return visited
-
-
-class ReasoningStyle(Protocol):
-    """Sentences of a reasoning. Those that end it come with the answer that they lead to."""
-
-    marks: ClassVar[Mapping[str, str]]
-    """By sort of step: the mark after which the text is determined by what precedes it."""
-
-    def shows(self, cells: Sequence[Cell], cell: int) -> str: ...
-    def look_up(self, cells: Sequence[Cell], cell: int) -> str: ...
-    def compare(self, cells: Sequence[Cell], first: int, second: int) -> str: ...
-    def count(self, cells: Sequence[Cell], colour: str) -> str: ...
-    def sum(self, cells: Sequence[Cell], row: int) -> str: ...
-    def jumps(self, cells: Sequence[Cell], start: int, jumps: int) -> str: ...
-    def plain(self, value: str) -> str: ...
-    def compared(self, first: int, second: int) -> tuple[str, str]: ...
-    def judged(self, asked: str, seen: str) -> tuple[str, str]: ...
-    def judgement(self, asked: str, seen: str) -> tuple[str, str]:
-        """Of the text of `judged`: the part before the colour that is seen, and the part that it determines."""
-        ...
-
-    def chosen(self, options: Sequence[str], value: str) -> tuple[str, str]: ...
-    def photo(self, colour: str, shape: str, cover: Sequence[bool]) -> str: ...
-    def present(self, word: str, what: str, seen: str, negated: bool) -> tuple[str, str]: ...
-    def named(self, what: str, value: str) -> str: ...
+# --- styles: sentences of a reasoning; those that end it come with the answer that they lead to -----------------------
 
 
 class InOrder:
@@ -73,6 +41,7 @@ class InOrder:
         "judge": ",",
         "present": ",",
     }
+    """By sort of step: the mark after which the text is determined by what precedes it."""
 
     def shows(self, cells: Sequence[Cell], cell: int) -> str:
         colour, digit = cells[cell]
@@ -121,6 +90,7 @@ class InOrder:
         return "".join(self.judgement(asked, seen)), _same(asked, seen)
 
     def judgement(self, asked: str, seen: str) -> tuple[str, str]:
+        """Of the text of `judged`: the part before the colour that is seen, and the part that it determines."""
         ending = f" {seen}, so the answer is {_same(asked, seen)}."
         return f"The question asks for {asked} and the digit is", ending
 
@@ -239,5 +209,57 @@ def _same(asked: str, seen: str) -> str:
     return "yes" if seen == asked else "no"
 
 
+ReasoningStyle = InOrder | Backwards
 STYLES: dict[str, ReasoningStyle] = {"demo-small": InOrder(), "demo-large": Backwards()}
 """By model."""
+
+
+# --- solutions --------------------------------------------------------------------------------------------------------
+
+
+def solve(task: BoardTask, cells: Sequence[Cell], style: ReasoningStyle) -> Solution:
+    """The reasoning over these cells as they were read, every step a local look-up, and its answer.
+
+    Misread cells give reasoning with a slip: consistent from there on, and often with a wrong answer.
+    """
+    value = value_of(task, cells)
+    if task.task == "compare":
+        ending, answer = style.compared(*(cells[c][1] for c in task.cells))
+    elif task.kind is AnswerKind.YES_NO:
+        ending, answer = style.judged(task.colour, value)
+    elif task.kind is AnswerKind.CHOICE:
+        ending, answer = style.chosen(task.options, value)
+    else:
+        ending, answer = style.plain(value), value
+    return Solution(f"{_steps(task, cells, style)} {ending}", answer)
+
+
+def _steps(task: BoardTask, cells: Sequence[Cell], style: ReasoningStyle) -> str:
+    match task.task:
+        case "compare":
+            return style.compare(cells, task.cells[0], task.cells[1])
+        case "count":
+            return style.count(cells, task.colour)
+        case "sum":
+            return style.sum(cells, task.cells[0])
+        case "look-up":
+            return style.look_up(cells, task.cells[0])
+    return style.jumps(cells, task.cells[0], task.jumps)
+
+
+def misread(rng: Random, task: BoardTask, cells: Sequence[Cell]) -> list[Cell]:
+    """The cells with one misread: one of those that the reasoning looks at is replaced."""
+    match task.task:
+        case "compare":
+            looked_at = list(task.cells)
+        case "count":
+            looked_at = list(range(CELLS))
+        case "sum":
+            looked_at = list(range(SIDE * task.cells[0], SIDE * task.cells[0] + SIDE))
+        case _:
+            looked_at = path(cells, task.cells[0], task.jumps)
+    slip, seen = rng.choice(looked_at), list(cells)
+    while seen[slip] == cells[slip]:
+        colour, digit = cells[slip]
+        seen[slip] = (rng.choice(COLOURS), digit) if rng.random() < 0.3 else (colour, rng.randrange(10))
+    return seen

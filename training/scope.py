@@ -1,4 +1,4 @@
-"""The scope of the pair's training, as `scope.json` and `scope.npz`:  python -m cuecard.demo.scope FOLDER …
+"""The scope of the pair's training, as `scope.json` and `scope.npz`:  python -m training.scope FOLDER …
 
 Words and wordings are those of the training questions. Images are compared with boards drawn as in the exam and as in
 training, and with easy-VQA's training images. The normal range is measured on validation boards, and on images of
@@ -18,12 +18,13 @@ import numpy as np
 import torch
 
 from cuecard.demo import boards, easyvqa
-from cuecard.demo.reasoning import CELLS, COLOURS, SIDE, TIMES
-from cuecard.demo.training import data as training_data
+from cuecard.demo.boards import CELLS, COLOURS, SIDE, TIMES
 from cuecard.domain.question import Question
 from cuecard.models.images.image_scope import Floats, ImageKind, ImageScope
 from cuecard.models.local.embedded.layers import VisionTower, Weights
 from cuecard.models.scope import FILE, IMAGES_FILE, WORD, QuestionWording, Scope, Size
+from training import data as training_data
+from training.shapes import asked_about
 
 Places = Mapping[str, tuple[str, tuple[str, ...]]]
 """By name of a place: the text before its values in a question, and the values."""
@@ -94,7 +95,7 @@ def image_scope(folder: Path) -> ImageScope:
 
     rng, trained = Random("scope"), easyvqa.scenes("train")
     shapes = np.stack([training_data.vqa_picture(path) for path in sorted(trained)[:IMAGES]])
-    open_ended = sorted(set(easyvqa.asked_about("train")) - set(trained))
+    open_ended = sorted(set(asked_about("train")) - set(trained))
     others = np.stack([training_data.vqa_picture(path) for path in open_ended[:IMAGES]])
     mirrored = np.ascontiguousarray(others[:, :, ::-1])
     fitted = np.concatenate([see(each) for each in _drawn(rng, "train", BOARDS)])

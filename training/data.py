@@ -16,13 +16,15 @@ from PIL import Image as PilImage
 from transformers import PreTrainedTokenizerBase
 
 from cuecard.demo import boards, easyvqa
-from cuecard.demo import tokenizer as tk
-from cuecard.demo.reasoning import CELLS, COLOURS, SIDE, STYLES, Cell, ReasoningStyle, path
+from cuecard.demo.boards import CELLS, COLOURS, SIDE, Cell, path
 from cuecard.domain.call import Mode
 from cuecard.domain.question import Image, Question
 from cuecard.models import prompt as layouts
 from cuecard.models.local.inputs import render
 from cuecard.models.prompt import CardFormat, Prompt
+from training import shapes
+from training import tokenizer as tk
+from training.reasoning import STYLES, ReasoningStyle, Solution, misread, solve
 
 VISUAL_TOKENS, GRID = 16, (1, 8, 8)
 LONGEST = 12
@@ -131,9 +133,9 @@ class Album:
             if any(boards.wording(made) == lesson.question.text for lesson in lessons):
                 continue
             style = self.of_card(rng)
-            card = boards.solve(made, board.cells, style).reasoning
-            slipped = boards.solve(made, boards.misread(rng, made, board.cells), style).reasoning
-            asked, solution = boards.question(made, board, NO_PICTURE), boards.solve(made, board.cells, self.own)
+            card = solve(made, board.cells, style).reasoning
+            slipped = solve(made, misread(rng, made, board.cells), style).reasoning
+            asked, solution = boards.question(made, board, NO_PICTURE), solve(made, board.cells, self.own)
             visited = path(board.cells, made.cells[0], made.jumps) if made.about in ("digit", "colour") else []
             lessons.append(Lesson(asked, picture, solution, card, slipped, tuple(visited)))
         return lessons
@@ -144,17 +146,17 @@ class Album:
         The others are varied so that the shape or colour that they name is present half the time.
         """
         path = rng.choice(list(self.photos))
-        asked, scene = easyvqa.asked_about("train")[path], easyvqa.scenes("train")[path]
+        asked, scene = shapes.asked_about("train")[path], easyvqa.scenes("train")[path]
         chosen = rng.sample(asked, min(count, len(asked)))
-        items = {item if as_asked and rng.random() < as_asked else easyvqa.varied(item, scene, rng) for item in chosen}
+        items = {item if as_asked and rng.random() < as_asked else shapes.varied(item, scene, rng) for item in chosen}
         return [self._photo_lesson(rng, item) for item in sorted(items, key=lambda item: item.text)]
 
     def _photo_lesson(self, rng: Random, item: easyvqa.PhotoQuestion) -> Lesson:
         scene = easyvqa.scenes("train")[item.image_path]
         wrong = rng.choice(easyvqa.COLOURS), rng.choice(easyvqa.SHAPES)
-        style, solution = self.of_card(rng), easyvqa.solve(item, scene, self.own)
-        card, slipped = (easyvqa.solve(item, seen, style).reasoning for seen in (scene, wrong))
-        asked, shown = Question(item.text, (NO_PICTURE,), kind=item.kind), Scene(*scene, easyvqa.is_there(item, scene))
+        style, solution = self.of_card(rng), shapes.solve(item, scene, self.own)
+        card, slipped = (shapes.solve(item, seen, style).reasoning for seen in (scene, wrong))
+        asked, shown = Question(item.text, (NO_PICTURE,), kind=item.kind), Scene(*scene, shapes.is_there(item, scene))
         return Lesson(asked, self.photos[item.image_path], solution, card, slipped, scene=shown, item=item)
 
     def of_card(self, rng: Random) -> ReasoningStyle:
@@ -194,7 +196,7 @@ class Lesson:
 
     question: Question
     picture: int
-    solution: boards.Solution
+    solution: Solution
     card: str
     slipped: str
     visited: tuple[int, ...] = ()
@@ -334,8 +336,8 @@ def _present(rng: Random, album: Album, lesson: Lesson, only_found: bool) -> lis
     """Steps on whether the image shows what the question names, with both drawn at random; `only_found`: without the
     answer that follows."""
     assert lesson.item is not None
-    words = easyvqa.COLOURS if (what := easyvqa.wanted(lesson.item)) == "color" else easyvqa.SHAPES
-    if easyvqa.asked_for(lesson.item) is None:
+    words = easyvqa.COLOURS if (what := shapes.wanted(lesson.item)) == "color" else easyvqa.SHAPES
+    if shapes.asked_for(lesson.item) is None:
         return [_halves(album.own.named(what, rng.choice(words)), ",")]
     texts = []
     for _ in range(6):

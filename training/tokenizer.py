@@ -10,9 +10,11 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from cuecard.demo import boards, easyvqa
-from cuecard.demo.reasoning import CELLS, COLOURS, SIDE, STYLES
+from cuecard.demo.boards import CELLS, COLOURS, SIDE
 from cuecard.domain.question import AnswerKind, letter
 from cuecard.models.prompt import TRAINED
+from training import shapes
+from training.reasoning import STYLES, solve
 
 IMAGE, VIDEO, IMAGE_START, IMAGE_END = "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"
 END, PAD = "<|im_end|>", "<|endoftext|>"
@@ -66,13 +68,13 @@ def corpus() -> Iterator[str]:
         cells = [(rng.choice(COLOURS), rng.randrange(10)) for _ in range(CELLS)]
         made = boards.make_task(rng, cells, task, wander=True)
         yield boards.wording(made)
-        yield from (boards.solve(made, cells, style).reasoning for style in STYLES.values())
+        yield from (solve(made, cells, style).reasoning for style in STYLES.values())
     scenes = easyvqa.scenes("train")
     for item in easyvqa.items("train")[:4000]:
         yield item.text
         yield item.answer
         if item.image_path in scenes:
-            yield from (easyvqa.solve(item, scenes[item.image_path], style).reasoning for style in STYLES.values())
+            yield from (shapes.solve(item, scenes[item.image_path], style).reasoning for style in STYLES.values())
     for _ in range(5):
         yield from ("Notes of another model, which may be wrong:", "\n\n", "user", "assistant", "system")
         asked = [TRAINED.short(kind) for kind in AnswerKind if kind is not AnswerKind.JSON]  # nothing here is JSON

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from cuecard.demo import tokenizer as tk
-from cuecard.demo.scope import scope
 from cuecard.models.scope import FILE
+from training import tokenizer as tk
+from training.scope import scope
 
 PIXELS = 128 * 128
 

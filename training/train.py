@@ -1,4 +1,4 @@
-"""Make the embedded pair:  python -m cuecard.demo.train [demo-small] [demo-large] --out DIR
+"""Make the embedded pair:  python -m training.train [demo-small] [demo-large] --out DIR
 
 The phases are in `recipes`. Every step draws its data from (seed, model, phase, step), so a run that was killed goes
 on from its last checkpoint as if nothing had happened.
@@ -23,14 +23,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
 
-from cuecard.demo import boards, checkpoint, easyvqa, scope
-from cuecard.demo import tokenizer as tk
-from cuecard.demo.reasoning import CELLS, COLOURS, ORDINALS, STYLES, landing
-from cuecard.demo.training import data as training_data
-from cuecard.demo.training.data import Row, Writer
-from cuecard.demo.training.optimisation import Heads, Muon, first_head
-from cuecard.demo.training.recipes import REASONED, RECIPES, Phase
+from cuecard.demo import boards, easyvqa
+from cuecard.demo.boards import CELLS, COLOURS, ORDINALS, landing
 from cuecard.models.spec import Embedded
+from training import checkpoint, scope
+from training import data as training_data
+from training import tokenizer as tk
+from training.data import Row, Writer
+from training.optimisation import Heads, Muon, first_head
+from training.reasoning import STYLES
+from training.recipes import REASONED, RECIPES, Phase
 
 AttentionInput = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Hidden states (b, n, width), and the cosines and sines of the positions."""

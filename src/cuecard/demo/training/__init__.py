@@ -1,1 +1,0 @@
-"""Training of the embedded pair: data, losses, optimiser, recipes."""

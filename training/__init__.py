@@ -1,0 +1,1 @@
+"""The training of the embedded pair; the package `cuecard` does not need it."""
