@@ -19,7 +19,7 @@ from cuecard.domain import question
 from cuecard.evals import arm
 from cuecard.evals.scorers import EXTRACTORS, SCORERS
 from cuecard.evals.tasks import registry
-from cuecard.gateway.config.config import virtual_models
+from cuecard.gateway.config import virtual_models
 from cuecard.gateway.wire.request import parse
 from cuecard.models.base import Limits
 from cuecard.models.images import images

@@ -77,8 +77,8 @@ def serve(settings: dict[str, Any]) -> None:
     from gateways import service
 
     from cuecard.gateway.admission.connections import LimitedProtocol
-    from cuecard.gateway.admission.gate import Gate
     from cuecard.gateway.admission.keys import Key
+    from cuecard.gateway.admission.limits import Gate
     from cuecard.gateway.admission.shared_state import SharedState
     from cuecard.gateway.app import AppSettings, application
     from cuecard.gateway.pairs import Pairs

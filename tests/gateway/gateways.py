@@ -14,13 +14,11 @@ import uvicorn
 
 from cuecard.domain.call import Mode
 from cuecard.gateway.admission.connections import LimitedProtocol
-from cuecard.gateway.admission.gate import Gate
 from cuecard.gateway.admission.keys import Key
-from cuecard.gateway.admission.local_state import LocalState
-from cuecard.gateway.app import AppSettings, application
-from cuecard.gateway.config.config import GatewaySettings, ImageSettings
-from cuecard.gateway.pairs import Pairs, Reloader
-from cuecard.gateway.service import Occupancy, Service
+from cuecard.gateway.admission.limits import Gate, LocalState
+from cuecard.gateway.app import AppSettings, Reloader, application
+from cuecard.gateway.config import GatewaySettings, ImageSettings
+from cuecard.gateway.pairs import Occupancy, Pairs, Service
 from cuecard.gateway.telemetry.journal import Journal
 from cuecard.models.base import Model
 from cuecard.models.images.fetcher import Fetcher

@@ -9,11 +9,8 @@ import pytest
 from gateways import COUNT, gateway
 
 from cuecard.domain.errors import BadInput, BudgetUsed, Unauthorised
-from cuecard.gateway.admission.gate import Gate
-from cuecard.gateway.admission.keys import Key, digest
-from cuecard.gateway.admission.ledger import Budget, BudgetLedger
-from cuecard.gateway.admission.local_state import LocalState
-from cuecard.gateway.admission.state import Amount
+from cuecard.gateway.admission.keys import Budget, BudgetLedger, Key, digest
+from cuecard.gateway.admission.limits import Amount, Gate, LocalState
 
 SECRET = "cue-of-the-tests"
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cuecard.domain.errors import BadInput
-from cuecard.gateway.config import config as config_file
+from cuecard.gateway import config as config_file
 from cuecard.gateway.pairs import Pairs
 from cuecard.strategies.policy import Policy, Schedule
 

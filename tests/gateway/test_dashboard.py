@@ -19,10 +19,9 @@ from PIL import Image
 from cuecard.domain.errors import ModelRefused, ModelUnreachable
 from cuecard.gateway.admission.keys import Key, make
 from cuecard.gateway.audit import Audit
-from cuecard.gateway.pairs import Pairs
-from cuecard.gateway.service import Service
+from cuecard.gateway.pairs import Pairs, Service
+from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.gateway.telemetry.metrics import MINUTES, GatewayMetrics
-from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
 from cuecard.models.base import Model
 from cuecard.models.replay import Says, ScriptedModel
 

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from gateways import COUNT, gateway
 
-from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
+from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.models.openai import OpenAIModel
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, Received, Reply

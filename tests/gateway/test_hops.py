@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from gateways import COUNT, DESCRIBE, gateway
 
-from cuecard.gateway.config.pairs import Prices
-from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
+from cuecard.gateway.pair_tables import Prices
+from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.openai.http import HttpResponse
 from cuecard.models.prompt import Prompt
@@ -50,7 +50,7 @@ async def test_few_hops_lead_from_the_route_to_the_pool(stream: bool) -> None:
     route = "streaming._write" if stream else "endpoints.Endpoints.answer"
     (stack,) = stacks
     names = [f"{frame.f_globals['__name__']}.{frame.f_code.co_qualname}" for frame in stack]
-    pool = names.index("cuecard.gateway.upstream.pool.Pool.stream")
+    pool = names.index("cuecard.gateway.pool.Pool.stream")
     assert names.index(f"cuecard.gateway.{route}") - pool <= MOST_HOPS, names
 
 

@@ -9,10 +9,8 @@ import pytest
 from gateways import COUNT, gateway
 
 from cuecard.domain.errors import RateLimited, Unauthorised
-from cuecard.gateway.admission.gate import Gate
 from cuecard.gateway.admission.keys import Key, digest, make
-from cuecard.gateway.admission.local_state import LocalState
-from cuecard.gateway.admission.state import Amount
+from cuecard.gateway.admission.limits import Amount, Gate, LocalState
 
 ASKED: dict[str, Any] = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
 SECRET = "cue-of-the-tests"

@@ -15,11 +15,10 @@ from cuecard import virtual_time
 from cuecard.domain.call import Call, Mode
 from cuecard.domain.errors import CostLimit, ModelError, ModelTimeout, NoAnswer
 from cuecard.domain.question import AnswerKind, Image, Question
-from cuecard.gateway.config.pairs import Prices
-from cuecard.gateway.service import Service
-from cuecard.gateway.upstream.cost_limit import CostBudget, check_passed
-from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
-from cuecard.gateway.upstream.worst_case import tokens_of_image, tokens_of_text
+from cuecard.gateway.pair_tables import Prices
+from cuecard.gateway.pairs import Service
+from cuecard.gateway.pool import Breaker, Pool, Replica
+from cuecard.gateway.spending import CostBudget, check_passed, tokens_of_image, tokens_of_text
 from cuecard.gateway.wire.usage import costs
 from cuecard.models.base import Limits, Model
 from cuecard.models.prompt import TAGS, short

@@ -17,10 +17,10 @@ from cuecard import virtual_time
 from cuecard.domain.errors import BadInput, ModelBusy, ModelUnreachable, NoAnswer, RateLimited, TooLarge
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.gateway.audit import Audit
-from cuecard.gateway.config.config import AuditSettings
-from cuecard.gateway.service import Service
+from cuecard.gateway.config import AuditSettings
+from cuecard.gateway.pairs import Service
+from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.gateway.telemetry.metrics import GatewayMetrics
-from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.run import answer

@@ -12,10 +12,9 @@ from gateways import COUNT, gateway
 
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.question import Image
-from cuecard.gateway.config.config import GatewaySettings, ImageSettings
+from cuecard.gateway.config import GatewaySettings, ImageSettings
 from cuecard.gateway.wire import responses
-from cuecard.gateway.wire.body import Parse, RequestBody, understood
-from cuecard.gateway.wire.images import ImageLoader
+from cuecard.gateway.wire.body import ImageLoader, Parse, RequestBody, understood
 from cuecard.gateway.wire.request import ParsedRequest, parse
 from cuecard.gateway.wire.responses import ItemMemory
 

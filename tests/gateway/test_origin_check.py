@@ -11,7 +11,7 @@ from gateways import COUNT, agreeing, gateway
 
 from cuecard.gateway.admission.connections import same_origin
 from cuecard.gateway.admission.keys import Key, digest
-from cuecard.gateway.config.config import Config
+from cuecard.gateway.config import Config
 
 ASKED = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
 SPENDING = ("v1/chat/completions", "v1/completions", "v1/responses", "v1/decision")

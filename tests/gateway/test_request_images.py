@@ -19,8 +19,8 @@ from PIL import Image as PilImage
 import pictures
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
-from cuecard.gateway.config.config import ImageSettings, read
-from cuecard.gateway.wire import images as taking
+from cuecard.gateway.config import ImageSettings, read
+from cuecard.gateway.wire import body as taking
 from cuecard.models.images import images
 from cuecard.models.images.images import DECODER, QUICK_DECODER, data_url
 

@@ -24,10 +24,9 @@ from cuecard.domain.errors import (
     RateLimited,
     StateUnavailable,
 )
-from cuecard.gateway.admission.gate import Gate
 from cuecard.gateway.admission.keys import Key, digest
+from cuecard.gateway.admission.limits import Amount, Gate
 from cuecard.gateway.admission.shared_state import SharedState
-from cuecard.gateway.admission.state import Amount
 
 pytestmark = pytest.mark.timeout(100)
 PATIENCE_S = 20.0

@@ -20,10 +20,10 @@ from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.gateway.admission.keys import Key, digest
 from cuecard.gateway.audit import Audit
-from cuecard.gateway.config.config import AuditSettings
-from cuecard.gateway.service import Service
+from cuecard.gateway.config import AuditSettings
+from cuecard.gateway.pairs import Service
+from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.gateway.telemetry.journal import Journal
-from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
 from cuecard.gateway.wire.usage import charge
 from cuecard.models.base import Model
 from cuecard.models.openai import OpenAIModel

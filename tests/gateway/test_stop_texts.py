@@ -11,7 +11,7 @@ from gateways import COUNT, DESCRIBE, THOUGHT, disagreeing, gateway, model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cuecard.gateway.client_view import StopCutter
+from cuecard.gateway.streaming import StopCutter
 from cuecard.models.openai import OpenAIModel
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion

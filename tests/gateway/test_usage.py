@@ -10,7 +10,7 @@ from gateways import COUNT, DESCRIBE, disagreeing, gateway
 from prometheus_client.parser import text_string_to_metric_families
 
 from cuecard.domain.call import Usage
-from cuecard.gateway.config.pairs import Prices
+from cuecard.gateway.pair_tables import Prices
 from cuecard.gateway.wire.usage import cost
 from cuecard.strategies.policy import Policy
 

@@ -62,7 +62,7 @@ for command in ("ask", "replay", "eval"):
     assert "--follow" in shown and "Characters between two" in shown, command
 
 try:
-    from cuecard.gateway.config import config as config_file
+    from cuecard.gateway import config as config_file
     from cuecard.gateway.wire import request as chat
 except ImportError:
     sys.exit()

@@ -133,7 +133,7 @@ def asked(board, *options):
 
 
 def test_settings_of_the_gateway_override_its_policy_file(tmp_path):
-    config = pytest.importorskip("cuecard.gateway.config.config")
+    config = pytest.importorskip("cuecard.gateway.config")
     write(tmp_path / "policy.toml", TUNED)
     models = '[small]\nmodel = "demo-small"\n[large]\nmodel = "demo-large"\n'
     own = tmp_path / "cuecard.toml"
@@ -165,7 +165,7 @@ def test_a_calibrated_rule_is_asked_with_a_policy_files_table_and_refused_withou
 
 
 def test_the_gateway_takes_the_table_of_its_policy_file(tmp_path):
-    config = pytest.importorskip("cuecard.gateway.config.config")
+    config = pytest.importorskip("cuecard.gateway.config")
     write(tmp_path / "policy.toml", CALIBRATED)
     models = '[small]\nmodel = "demo-small"\n[large]\nmodel = "demo-large"\n'
     own = tmp_path / "cuecard.toml"

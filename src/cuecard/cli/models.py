@@ -159,7 +159,7 @@ def check(
 ) -> None:
     """Read a cuecard.toml and probe its servers; other commands use the results."""
     try:
-        from cuecard.gateway.config.config import read
+        from cuecard.gateway.config import read
     except ImportError as error:
         raise MissingExtra(f"the gateway needs {error.name}", "pip install '.[gateway]' in a checkout") from error
     chosen = read(config)

@@ -20,7 +20,7 @@ from cuecard.models import probe as probes
 from cuecard.strategies.acceptance_rules import one_model
 
 if TYPE_CHECKING:
-    from cuecard.gateway.config.config import Config
+    from cuecard.gateway.config import Config
     from cuecard.gateway.pairs import Pairs
 
 
@@ -44,10 +44,9 @@ def serve(
     import uvicorn
 
     from cuecard.gateway.admission.connections import LimitedProtocol, is_loopback
-    from cuecard.gateway.app import application
-    from cuecard.gateway.assembly import assembled, gate_of
-    from cuecard.gateway.config.config import chosen as configured
-    from cuecard.gateway.pairs import Pairs, Reloader
+    from cuecard.gateway.app import Reloader, application, assembled, gate_of
+    from cuecard.gateway.config import chosen as configured
+    from cuecard.gateway.pairs import Pairs
 
     # report errors before loading a model
     chosen = configured(config, small, large)

@@ -24,12 +24,11 @@ from ray.serve.exceptions import RayServeException
 
 from cuecard.deploy.ray_models import RemoteModel, RoleReplica, Tables
 from cuecard.domain.errors import BadInput, CuecardError
-from cuecard.gateway.app import application
-from cuecard.gateway.assembly import assembled, gate_of
-from cuecard.gateway.config.config import Config, chosen
-from cuecard.gateway.config.pairs import StrictTable
+from cuecard.gateway.app import application, assembled, gate_of
+from cuecard.gateway.config import Config, chosen
+from cuecard.gateway.pair_tables import StrictTable
 from cuecard.gateway.pairs import Pairs, loaded
-from cuecard.gateway.upstream.pool import Breaker
+from cuecard.gateway.pool import Breaker
 from cuecard.models import probe, spec
 from cuecard.models.base import Model
 

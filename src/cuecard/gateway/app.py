@@ -10,7 +10,7 @@ The path of a chat completion from its route to a model's server, a function cal
     → strategies.paper.short              or another strategy
     → strategies.team.Player.short
     → strategies.team.Player._call        time and record the call
-    → upstream.pool.Pool.stream           choose a replica, retry; under `max_cost`, charge the call to its budget
+    → pool.Pool.stream           choose a replica, retry; under `max_cost`, charge the call to its budget
 
 A streamed answer takes the same path from `Exchange.answer` on, in a task of `streaming.streamed`.
 """
@@ -18,33 +18,37 @@ A streamed answer takes the same path from `Exchange.answer` on, in a task of `s
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
-from contextlib import asynccontextmanager
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from cuecard.domain.errors import BadInput, BudgetUsed, CuecardError, Unauthorised, WrongForm
+from cuecard.domain.errors import BadInput, CuecardError, MissingExtra
 from cuecard.gateway.admission.connections import EXPOSED, ClientGone, CloseUnread, OriginCheck
-from cuecard.gateway.admission.gate import Gate
+from cuecard.gateway.admission.keys import BudgetLedger
+from cuecard.gateway.admission.limits import Gate, LocalState
+from cuecard.gateway.admission.shared_state import SharedState
 from cuecard.gateway.audit import Audit
-from cuecard.gateway.config.config import AuditSettings, GatewaySettings, ImageSettings
-from cuecard.gateway.endpoints import CHAT, Endpoints, WireFormat
-from cuecard.gateway.pairs import Pairs, Reloader
+from cuecard.gateway.config import AuditSettings, Config, GatewaySettings, ImageSettings
+from cuecard.gateway.endpoints import CHAT, MESSAGES, Endpoints, ErrorHandlers, WireFormat, no_path, wrong_method
+from cuecard.gateway.pairs import Pairs
 from cuecard.gateway.telemetry.journal import Journal
 from cuecard.gateway.telemetry.metrics import Accounting, GatewayMetrics
-from cuecard.gateway.wire import chat, messages, responses, usage
-from cuecard.gateway.wire.images import ImageLoader
+from cuecard.gateway.wire import chat, messages, responses
+from cuecard.gateway.wire.body import ImageLoader
 from cuecard.models import probe
 from cuecard.models.base import Model
 from cuecard.models.images.fetcher import Fetcher
@@ -52,11 +56,8 @@ from cuecard.models.images.fetcher import Fetcher
 if TYPE_CHECKING:  # OpenTelemetry is optional
     from cuecard.gateway.telemetry.traces import Traces
 
+
 Handler = Callable[[Request], Awaitable[Response]]
-MESSAGES = "/v1/messages"
-READING = "GET, HEAD"
-MOST_WAIT_S = 86_400.0
-"""Longest `Retry-After`: a server may send a date that is years ahead."""
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -112,8 +113,8 @@ def application(pairs: Pairs, settings: AppSettings | None = None) -> Starlette:
         exception_handlers={
             CuecardError: errors.refused,
             ClientGone: errors.client_gone,
-            404: _no_path,
-            405: _wrong_method,
+            404: no_path,
+            405: wrong_method,
             Exception: errors.broken,
         },
         middleware=[Middleware(CloseUnread), *([cors] if origins else ()), check],
@@ -212,77 +213,125 @@ class Lifecycle:
             await asyncio.to_thread(settings.traces.close)
 
 
-# --- errors -----------------------------------------------------------------------------------------------------------
+# --- the configuration ------------------------------------------------------------------------------------------------
 
 
-class ErrorHandlers:
-    """Count errors, and turn them into responses."""
+def assembled(config: Config, pairs: Pairs, gate: Gate, host: str, tell: Callable[[str], None] | None) -> AppSettings:
+    """The parts besides the pairs, for a gateway that listens on `host`; `tell`: as in AppSettings.
 
-    def __init__(self, accounting: Accounting) -> None:
-        self._accounting, self._metrics = accounting, accounting.metrics
-
-    async def refused(self, request: Request, error: Exception) -> Response:
-        assert isinstance(error, CuecardError)
-        if getattr(request.state, "begun", None) is False:
-            self._accounting.refused(error)
-        self._metrics.failed(error)
-        headers: dict[str, str] = {}
-        if error.retryable and error.http_status in (429, 503):
-            headers["retry-after"] = f"{math.ceil(_wait_s(error))}"
-        if isinstance(error, BudgetUsed):
-            headers["x-should-retry"] = "false"  # for OpenAI's clients, which would try again soon
-        if isinstance(error, WrongForm):
-            headers["accept-encoding"] = "identity"
-        if isinstance(error, Unauthorised):
-            headers["www-authenticate"] = "Bearer"
-        if (client := getattr(request.state, "client", None)) is not None:
-            headers |= client.headers()
-        return _response(request.url.path, error, headers=headers)
-
-    async def client_gone(self, request: Request, error: Exception) -> Response:
-        self._metrics.left()
-        return Response(status_code=499)  # never received
-
-    async def broken(self, request: Request, error: Exception) -> Response:
-        self._metrics.failed(error)
-        return _response(request.url.path, CuecardError("the gateway failed"))
-
-    def forbidden(self, path: str, error: CuecardError) -> Response:
-        """The response to a request that the origin check refuses."""
-        self._metrics.failed(error)
-        return _response(path, error)
+    Raises BadInput, MissingExtra.
+    """
+    return AppSettings(
+        gate=gate,
+        audit=Audit(pairs.first, config.audit),
+        journal=None if (log := config.journal).path is None else Journal(**log.model_dump()),
+        fetcher=Fetcher(hosts=config.images.hosts) if config.images.urls else None,
+        traces=_traces(),
+        server=config.server,
+        images=config.images,
+        hosts=config.hosts(host),
+        tell=tell,
+    )
 
 
-def _response(
-    path: str, error: CuecardError, status: int | None = None, headers: Mapping[str, str] | None = None
-) -> JSONResponse:
-    """An error in the format of the path's API. `status`: if it is not the error's own."""
-    status, own = status or error.http_status, dict(headers or {})
-    if path == MESSAGES or path.startswith(f"{MESSAGES}/"):
-        body = messages.problem(error, status)
-        return JSONResponse(body, status, headers=own | usage.request_id(body["request_id"]))
-    return JSONResponse(chat.problem(error), status, headers=own)
+def gate_of(config: Config) -> Gate:
+    """The gate with the configured keys, and where their limits are counted. Raises BadInput, MissingExtra."""
+    settings = config.state
+    if settings.url is None:
+        return Gate(config.keys, LocalState(ledger=BudgetLedger(config.ledger_path)))
+    own = settings.model_dump(include={"timeout_s", "lease_s", "prefix"})
+    return Gate(config.keys, SharedState(settings.url, allow=settings.on_failure == "allow", **own))
 
 
-def _wait_s(error: BaseException | None) -> float:
-    """Seconds until the client may retry: `retry_after_s` of the error or its nearest cause, at most a day; else 1."""
-    while error is not None:
-        if isinstance(error, CuecardError) and error.retry_after_s is not None:
-            return min(error.retry_after_s, MOST_WAIT_S)
-        error = error.__cause__
-    return 1.0
+def _traces() -> Traces | None:
+    """Traces to the collector set by OpenTelemetry's environment variables; None without one."""
+    try:
+        from cuecard.gateway.telemetry import traces
+    except ImportError:
+        if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+            raise MissingExtra("traces need OpenTelemetry's packages", "pip install '.[otel]' in a checkout") from None
+        return None
+    return traces.from_environment()
 
 
-async def _no_path(request: Request, error: Exception) -> Response:
-    path = request.url.path
-    api = [route.path for route in request.app.routes if route.path.startswith("/v1/")]
-    near = [each for each in api if path.rstrip("/").endswith(each.removeprefix("/v1"))]  # without /v1, or with two
-    hint = f"did you mean {max(near, key=len)}?" if near else "the API is under /v1, the page is /dashboard"
-    problem = BadInput(f"{request.method} {path[:200]}: there is no such path", hint)
-    return _response(path, problem, 404)
+POLL_S = 1.0
+RESTART = ("server", "images", "audit", "journal", "state")
+"""Tables whose changes need a restart of the gateway."""
 
 
-async def _wrong_method(request: Request, error: Exception) -> Response:
-    headers = {"Allow": READING} | dict(getattr(error, "headers", None) or {})  # Starlette sets none for files
-    problem = BadInput(f"{request.method} {request.url.path[:200]}: wrong method", f"use {headers['Allow']}")
-    return _response(request.url.path, problem, 405, headers)
+class Reloader:
+    """Applies changes of the configuration file. A change that cannot be read or served is only logged."""
+
+    def __init__(
+        self,
+        file: Path,
+        read: Callable[[], Config],
+        running: Config,
+        pairs: Pairs,
+        gate: Gate,
+        *,
+        tell: Callable[[str], None],
+        poll_s: float = POLL_S,
+    ) -> None:
+        """`read` reads the file; `running` is the configuration that the gateway started with."""
+        self._file, self._read, self._started = file, read, running
+        self._pairs, self._gate, self._tell, self._poll_s = pairs, gate, tell, poll_s
+        self._applied = self._seen = stamp(file)
+
+    async def follow(self, count: Callable[[str], None], arrived: Callable[[Collection[Model]], Any]) -> None:
+        """Reload at each SIGHUP or change of the file, until this is cancelled.
+
+        `count` is called with each result, `ok` or `failed`; `arrived` with the new models.
+        """
+        signalled, loop = asyncio.Event(), asyncio.get_running_loop()
+        with suppress(AttributeError, ValueError, RuntimeError):  # on Windows, or in a thread: only the file is watched
+            loop.add_signal_handler(signal.SIGHUP, signalled.set)
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(signalled.wait(), self._poll_s)
+                if signalled.is_set() or self._has_changed():
+                    signalled.clear()
+                    await self._reload(count, arrived)
+        finally:
+            with suppress(AttributeError, ValueError, RuntimeError):
+                loop.remove_signal_handler(signal.SIGHUP)
+
+    def _has_changed(self) -> bool:
+        """Whether the file has changed, and was the same in two polls, so that it is not being written."""
+        before, self._seen = self._seen, stamp(self._file)
+        return self._seen == before != self._applied
+
+    async def _reload(self, count: Callable[[str], None], arrived: Callable[[Collection[Model]], Any]) -> None:
+        self._applied = self._seen = stamp(self._file)
+        try:
+            config = await asyncio.to_thread(self._read)
+            if self._started.keys and not config.keys:
+                raise BadInput("it has no [[keys]] any more", "restart the gateway to let everybody in")
+            if config.ledger_path is not None:
+                self._gate.state.keep_in(config.ledger_path)
+            new = await self._pairs.renew(config)
+        except Exception as error:
+            words = error if isinstance(error, CuecardError) else f"{type(error).__name__}: {error}"
+            self._tell(f"{self._file} was not taken over, what was read before holds: {words}".replace("\n", " "))
+            count("failed")
+            return
+        self._gate.renew(config.keys)
+        self._tell(self._words(config))
+        count("ok")
+        arrived(new)
+
+    def _words(self, config: Config) -> str:
+        words = f"{self._file} was read again: pairs {', '.join(config.pairs)}; {len(config.keys)} keys"
+        tables = [(name, getattr(self._started, name), getattr(config, name)) for name in RESTART]
+        late = [f"{name}.{key}" for name, was, now in tables for key, value in was if value != getattr(now, key)]
+        return f"{words}; these need a restart: {', '.join(late)}" if late else words
+
+
+def stamp(file: Path) -> tuple[int, int, int] | None:
+    """Modification time, size and inode of the file, which change when the file does; None if there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

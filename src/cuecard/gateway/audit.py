@@ -12,8 +12,8 @@ from cuecard.domain.call import Call
 from cuecard.domain.errors import CuecardError
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import Question
-from cuecard.gateway.config.config import AuditSettings
-from cuecard.gateway.service import Service
+from cuecard.gateway.config import AuditSettings
+from cuecard.gateway.pairs import Service
 from cuecard.gateway.wire.usage import charge, estimated_tokens
 from cuecard.stats.inference import wilson_bounds
 from cuecard.strategies.run import answer

@@ -1,9 +1,10 @@
-"""The handlers of all routes: answers in each wire format, route decisions, and the gateway's status."""
+"""The handlers of all routes (answers in each wire format, route decisions, the gateway's status), and of errors."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,23 +14,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 import cuecard
-from cuecard.domain.errors import BeyondAPair, Unsupported
+from cuecard.domain.errors import BadInput, BeyondAPair, BudgetUsed, CuecardError, Unauthorised, Unsupported, WrongForm
 from cuecard.domain.question import Image
 from cuecard.gateway.admission.connections import while_connected
-from cuecard.gateway.admission.gate import ApiClient, Gate
-from cuecard.gateway.admission.state import Lease
-from cuecard.gateway.config.config import PAIR, GatewaySettings, unknown_model
-from cuecard.gateway.pairs import Pairs
+from cuecard.gateway.admission.limits import ApiClient, Gate, Lease
+from cuecard.gateway.config import PAIR, GatewaySettings, unknown_model
+from cuecard.gateway.pairs import Pairs, RequestPlan, Service
 from cuecard.gateway.passthrough import PassedExchange, given
-from cuecard.gateway.service import RequestPlan, Service
+from cuecard.gateway.pool import Pool
+from cuecard.gateway.spending import check_passed, estimate, passed_estimate
 from cuecard.gateway.streaming import AnswerWriter, ClientStream, Exchange, streamed
 from cuecard.gateway.telemetry.metrics import Accounting
-from cuecard.gateway.upstream.cost_limit import check_passed
-from cuecard.gateway.upstream.leased_model import estimate, passed_estimate
-from cuecard.gateway.upstream.pool import Pool
 from cuecard.gateway.wire import chat, messages, usage
-from cuecard.gateway.wire.body import Parse, RequestBody, json_of, understood
-from cuecard.gateway.wire.images import ImageLoader
+from cuecard.gateway.wire.body import ImageLoader, Parse, RequestBody, json_of, understood
 from cuecard.gateway.wire.request import ParsedRequest, max_cost, named, parse
 from cuecard.gateway.wire.usage import Json
 
@@ -44,6 +41,10 @@ class WireFormat:
     """Whether a request that a pair cannot answer may be passed to one model unchanged."""
 
 
+MESSAGES = "/v1/messages"
+READING = "GET, HEAD"
+MOST_WAIT_S = 86_400.0
+"""Longest `Retry-After`: a server may send a date that is years ahead."""
 CHAT = WireFormat(parse, chat.ChatWriter, can_pass=True)
 
 
@@ -219,3 +220,79 @@ def _listed(name: str) -> Json:
 def _trace(request: Request) -> Json:
     """The request's W3C trace context headers."""
     return {name: request.headers[name] for name in ("traceparent", "tracestate") if name in request.headers}
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+class ErrorHandlers:
+    """Count errors, and turn them into responses."""
+
+    def __init__(self, accounting: Accounting) -> None:
+        self._accounting, self._metrics = accounting, accounting.metrics
+
+    async def refused(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, CuecardError)
+        if getattr(request.state, "begun", None) is False:
+            self._accounting.refused(error)
+        self._metrics.failed(error)
+        headers: dict[str, str] = {}
+        if error.retryable and error.http_status in (429, 503):
+            headers["retry-after"] = f"{math.ceil(_wait_s(error))}"
+        if isinstance(error, BudgetUsed):
+            headers["x-should-retry"] = "false"  # for OpenAI's clients, which would try again soon
+        if isinstance(error, WrongForm):
+            headers["accept-encoding"] = "identity"
+        if isinstance(error, Unauthorised):
+            headers["www-authenticate"] = "Bearer"
+        if (client := getattr(request.state, "client", None)) is not None:
+            headers |= client.headers()
+        return _response(request.url.path, error, headers=headers)
+
+    async def client_gone(self, request: Request, error: Exception) -> Response:
+        self._metrics.left()
+        return Response(status_code=499)  # never received
+
+    async def broken(self, request: Request, error: Exception) -> Response:
+        self._metrics.failed(error)
+        return _response(request.url.path, CuecardError("the gateway failed"))
+
+    def forbidden(self, path: str, error: CuecardError) -> Response:
+        """The response to a request that the origin check refuses."""
+        self._metrics.failed(error)
+        return _response(path, error)
+
+
+def _response(
+    path: str, error: CuecardError, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """An error in the format of the path's API. `status`: if it is not the error's own."""
+    status, own = status or error.http_status, dict(headers or {})
+    if path == MESSAGES or path.startswith(f"{MESSAGES}/"):
+        body = messages.problem(error, status)
+        return JSONResponse(body, status, headers=own | usage.request_id(body["request_id"]))
+    return JSONResponse(chat.problem(error), status, headers=own)
+
+
+def _wait_s(error: BaseException | None) -> float:
+    """Seconds until the client may retry: `retry_after_s` of the error or its nearest cause, at most a day; else 1."""
+    while error is not None:
+        if isinstance(error, CuecardError) and error.retry_after_s is not None:
+            return min(error.retry_after_s, MOST_WAIT_S)
+        error = error.__cause__
+    return 1.0
+
+
+async def no_path(request: Request, error: Exception) -> Response:
+    path = request.url.path
+    api = [route.path for route in request.app.routes if route.path.startswith("/v1/")]
+    near = [each for each in api if path.rstrip("/").endswith(each.removeprefix("/v1"))]  # without /v1, or with two
+    hint = f"did you mean {max(near, key=len)}?" if near else "the API is under /v1, the page is /dashboard"
+    problem = BadInput(f"{request.method} {path[:200]}: there is no such path", hint)
+    return _response(path, problem, 404)
+
+
+async def wrong_method(request: Request, error: Exception) -> Response:
+    headers = {"Allow": READING} | dict(getattr(error, "headers", None) or {})  # Starlette sets none for files
+    problem = BadInput(f"{request.method} {request.url.path[:200]}: wrong method", f"use {headers['Allow']}")
+    return _response(request.url.path, problem, 405, headers)

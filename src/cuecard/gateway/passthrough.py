@@ -10,8 +10,8 @@ from cuecard.domain.call import Call, FinishReason, Mode, Usage
 from cuecard.domain.errors import BrokenStream, CuecardError
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.gateway.admission.connections import ClientGone
-from cuecard.gateway.admission.state import Lease
-from cuecard.gateway.service import Service
+from cuecard.gateway.admission.limits import Lease
+from cuecard.gateway.pairs import Service
 from cuecard.gateway.telemetry.metrics import Accounting, GatewayMetrics
 from cuecard.gateway.wire.chat import problem, sse
 from cuecard.gateway.wire.request import RequestInfo, named

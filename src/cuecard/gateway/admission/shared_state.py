@@ -18,9 +18,8 @@ from typing import Any
 from weakref import WeakSet
 
 from cuecard.domain.errors import BadInput, BudgetReached, BudgetReserved, StateUnavailable, required
-from cuecard.gateway.admission.keys import Key
-from cuecard.gateway.admission.ledger import Budget
-from cuecard.gateway.admission.state import (
+from cuecard.gateway.admission.keys import Budget, Key
+from cuecard.gateway.admission.limits import (
     LIMITS,
     Allowance,
     Amount,

@@ -15,13 +15,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from cuecard.domain.call import Call, Mode
 from cuecard.domain.errors import CuecardError, RateLimited
 from cuecard.domain.outcome import Outcome, Route, reasoning_alone_s
-from cuecard.gateway.admission.state import Amount, Lease
+from cuecard.gateway.admission.limits import Amount, Lease
 from cuecard.gateway.audit import Audit
-from cuecard.gateway.config.config import PAIR
-from cuecard.gateway.config.pairs import Prices
-from cuecard.gateway.service import Service
+from cuecard.gateway.config import PAIR
+from cuecard.gateway.pair_tables import Prices
+from cuecard.gateway.pairs import Service
+from cuecard.gateway.pool import BreakerState, Pool, Replica
 from cuecard.gateway.telemetry.journal import Journal
-from cuecard.gateway.upstream.pool import BreakerState, Pool, Replica
 from cuecard.gateway.wire.request import ParsedRequest, RequestInfo
 from cuecard.gateway.wire.usage import RequestEnd, Unanswered, charge, costs
 

@@ -13,7 +13,7 @@ from typing import Any
 from cuecard.answers import asks_for_json, guess_kind, listed_in, schemas
 from cuecard.domain.errors import BadInput, BeyondAPair
 from cuecard.domain.question import AnswerKind, Image, Message, Question, kind_named, kinds_hint
-from cuecard.gateway.wire import tool_history, tools
+from cuecard.gateway.wire import tools
 from cuecard.gateway.wire.parameters import STREAM_OPTIONS, Parameters, read
 from cuecard.gateway.wire.tools import Tools
 from cuecard.gateway.wire.usage import Json, estimated_tokens
@@ -179,7 +179,7 @@ def _question(body: Json, own: Json, fetch: Fetch, wanted: ResponseFormat, offer
         raise BadInput("messages is empty", "the last message is the user's question")
     if len(messages) > MOST_PARTS:
         raise BadInput(f"there are more than {MOST_PARTS} messages", "send fewer")
-    system, turns, calls = [], [], tool_history.CallHistory()
+    system, turns, calls = [], [], tools.CallHistory()
     for index, message in enumerate(messages):
         with reading(f"messages[{index}]"):
             role, text, images = _message(message, f"message {index + 1}", fetch, calls)
@@ -188,13 +188,13 @@ def _question(body: Json, own: Json, fetch: Fetch, wanted: ResponseFormat, offer
         elif text:
             system.append(text)
     ending = _ending_with_the_user(turns)
-    *history, last = tool_history.joined(ending)
+    *history, last = tools.joined(ending)
     if offered is not None:
         if own.get("kind") is not None or own.get("options"):
             message = "kind and options in cuecard are not for requests with tools"
             raise BadInput(message, "leave them out", param="cuecard")
         return tools.question(offered, system, history, last)
-    goes_on = ending[-1].role == tool_history.RESULT  # a tool result asks no question, and lists in it are not options
+    goes_on = ending[-1].role == tools.RESULT  # a tool result asks no question, and lists in it are not options
     asked_text = last.text if goes_on else next(turn.text for turn in reversed(turns) if turn.role == "user")
     text, options = asked_text, tuple(_options(own))
     labels: tuple[str, ...] = ()
@@ -240,7 +240,7 @@ def _ending_with_the_user(turns: Sequence[Message]) -> list[Message]:
     ending = list(turns)
     while ending[-1].role == "assistant" and not ending[-1].text.strip():
         ending.pop()
-    return ending if ending[-1].role in ("user", tool_history.RESULT) else [*ending, Message("user", GO_ON)]
+    return ending if ending[-1].role in ("user", tools.RESULT) else [*ending, Message("user", GO_ON)]
 
 
 def _options(own: Json) -> list[str]:
@@ -275,14 +275,12 @@ def _wanted(body: Json) -> ResponseFormat:
             raise BadInput(f"unknown response_format {str(other)[:100]!r}", "there are: text, json_object, json_schema")
 
 
-def _message(
-    message: object, where: str, fetch: Fetch, calls: tool_history.CallHistory
-) -> tuple[str, str, tuple[Image, ...]]:
+def _message(message: object, where: str, fetch: Fetch, calls: tools.CallHistory) -> tuple[str, str, tuple[Image, ...]]:
     if not isinstance(message, dict):
         raise BadInput(f"{where} is not an object")
     role = message.get("role")
     if role in ("tool", "function"):
-        return tool_history.RESULT, calls.result(message, where), ()
+        return tools.RESULT, calls.result(message, where), ()
     if role not in ("system", "developer", "user", "assistant"):
         hint = "there are: system, developer, user, assistant, tool"
         raise BadInput(f"{where} has the role {str(role)[:100]!r}", hint)

@@ -10,7 +10,7 @@ from typing import Any
 from cuecard.domain.call import Call, Usage
 from cuecard.domain.outcome import Outcome, outcome_as_object
 from cuecard.domain.question import Message, Question
-from cuecard.gateway.config.pairs import Prices
+from cuecard.gateway.pair_tables import Prices
 from cuecard.models.base import Limits
 
 Json = dict[str, Any]

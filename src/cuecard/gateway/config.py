@@ -19,7 +19,7 @@ from cuecard import settings
 from cuecard.domain.errors import BadInput, UnknownModel, did_you_mean
 from cuecard.gateway.admission.connections import is_loopback
 from cuecard.gateway.admission.keys import Key
-from cuecard.gateway.config.pairs import (
+from cuecard.gateway.pair_tables import (
     ROLES,
     PairSettings,
     PairTable,

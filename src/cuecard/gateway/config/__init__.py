@@ -1,1 +1,0 @@
-"""`cuecard.toml`: pairs, keys, limits, and the names of the models that are served."""

@@ -1,0 +1,336 @@
+"""What calls may spend: no call begins if its worst case exceeds the request's `max_cost`, or the key's budgets.
+
+The worst case of a call is its estimated prompt, and every token that its limits allow, at the prices of its model. A
+prompt is estimated at one token for every three bytes of its texts (in UTF-8), 16 for each message, and one for every
+28 by 28 pixels of an image, 256 at least. If a server counts more than that in a call of the request, later estimates
+are scaled up accordingly.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+from cuecard.domain.call import Mode, Usage
+from cuecard.domain.errors import (
+    BadInput,
+    CostLimit,
+    ModelBusy,
+    ModelError,
+    ModelRefused,
+    ModelUnreachable,
+    Unsupported,
+)
+from cuecard.domain.question import Image
+from cuecard.gateway.admission.limits import Amount, Lease
+from cuecard.gateway.pair_tables import Prices
+from cuecard.gateway.pool import Pool, pool_of
+from cuecard.gateway.wire.usage import TOKENS_PER_IMAGE, Json, cost
+from cuecard.gateway.wire.values import DATA, everything
+from cuecard.models.base import Abilities, Event, Finished, Limits, Model, Progress, Weigher, Weighing
+from cuecard.models.images import image_headers
+from cuecard.models.prompt import Prompt
+
+BYTES_PER_TOKEN, TOKENS_PER_MESSAGE, PIXELS_PER_TOKEN, MOST_PIXELS = 3, 16, 28 * 28, 2**24
+
+
+def tokens_of_text(text: str) -> int:
+    return math.ceil(len(text.encode(errors="replace")) / BYTES_PER_TOKEN)
+
+
+def tokens_of_image(image: Image) -> int:
+    header = image_headers.read(image.data)
+    return max(TOKENS_PER_IMAGE, math.ceil((header.pixels if header else MOST_PIXELS) / PIXELS_PER_TOKEN))
+
+
+class WorstCase:
+    """Estimates the worst cases of one request's calls."""
+
+    def __init__(self) -> None:
+        self._longer: dict[str, float] = {}
+        """Role -> the ratio of prompt tokens that its server has counted to the estimate, at least 1."""
+        self._images: dict[str, int] = {}
+
+    def prompt_tokens(self, role: str, prompt: Prompt, more: str = "") -> int:
+        """The estimated tokens of a prompt, and of a text after it."""
+        texts = sum(tokens_of_text(turn.text) for turn in prompt.turns) + tokens_of_text(prompt.opening)
+        images = sum(self._of_image(image) for image in prompt.images)
+        plain = texts + images + TOKENS_PER_MESSAGE * (len(prompt.turns) + 1)
+        return math.ceil(plain * self._longer.get(role, 1.0)) + tokens_of_text(more)
+
+    def tokens(self, prompt_tokens: int, prompt: Prompt, limits: Limits | None) -> tuple[int, int]:
+        """The most tokens that a call reads and generates; `limits`: None if it decodes nothing.
+
+        A cut reasoning is sent again, closed, for its answer.
+        """
+        if limits is None:
+            return prompt_tokens, 1
+        most = limits.of(prompt)
+        if prompt.mode is Mode.REASON:
+            return 2 * prompt_tokens + most.reasoning_tokens, 2 * most.answer_tokens + most.reasoning_tokens
+        return prompt_tokens, most.answer_tokens
+
+    def learn(self, role: str, estimated: int, usage: Usage) -> None:
+        """Compare the estimate of a prompt with what its server has counted."""
+        counted = usage.prompt_tokens
+        if counted and estimated and usage.completion_tokens is not None:
+            longer = self._longer.get(role, 1.0) * counted / estimated
+            self._longer[role] = max(self._longer.get(role, 1.0), longer)
+
+    def _of_image(self, image: Image) -> int:
+        if image.digest not in self._images:
+            self._images[image.digest] = tokens_of_image(image)
+        return self._images[image.digest]
+
+
+# --- the cost of a request --------------------------------------------------------------------------------------------
+
+
+COSTLESS = (ModelBusy, ModelRefused, ModelUnreachable, Unsupported)
+"""Errors of calls that have computed nothing, and so cost nothing."""
+
+
+@dataclass(eq=False)
+class Reservation:
+    """The worst-case cost of one running call, reserved from the budget."""
+
+    role: str
+    prompt_tokens: int
+    most: float
+    prices: Prices
+    budget: CostBudget
+    usage: Usage = field(default_factory=Usage)
+
+    def again(self, error: ModelError) -> None:
+        """Charge a failed call, and check that a retry fits the budget. Raises CostLimit."""
+        self.budget.spent += self.cost(error)
+        self.usage = Usage()
+        self.budget.check(self, error)
+
+    def cost(self, error: ModelError | None) -> float:
+        """The cost of the call so far; a prompt that no server has counted is estimated by its length."""
+        if self.usage == Usage() and isinstance(error, COSTLESS):
+            return 0.0
+        prompt = self.prompt_tokens if self.usage.prompt_tokens is None else self.usage.prompt_tokens
+        return cost(replace(self.usage, prompt_tokens=prompt), self.prices)
+
+
+class CostBudget:
+    """The remaining cost budget of one request."""
+
+    def __init__(self, most: float, prices: Mapping[str, Prices]) -> None:
+        self._most, self._prices = most, prices
+        self.spent = 0.0
+        self._held: list[Reservation] = []
+        self._cases = WorstCase()
+
+    def models(self, models: Mapping[str, Model]) -> Mapping[str, Model]:
+        """The models, each limited by this budget; one without a pool gets a pool of its own."""
+        pools = {role: model if isinstance(model, Pool) else pool_of(model) for role, model in models.items()}
+        return {role: CostLimitedModel(pool, role, self) for role, pool in pools.items()}
+
+    @contextmanager
+    def call(self, role: str, prompt: Prompt, limits: Limits | None, more: str = "") -> Iterator[Reservation]:
+        """Reserve the worst-case cost of a call while it runs, then charge what it has used. Raises CostLimit.
+
+        `limits`: None if it decodes nothing.
+        """
+        prompt_tokens = self._cases.prompt_tokens(role, prompt, more)
+        most = at_most(*self._cases.tokens(prompt_tokens, prompt, limits), self._prices[role])
+        hold = Reservation(role, prompt_tokens, most, self._prices[role], self)
+        self.check(hold)
+        self._held.append(hold)
+        failed: ModelError | None = None
+        try:
+            yield hold
+        except ModelError as error:
+            failed = error
+            raise
+        finally:
+            self._held.remove(hold)
+            if not isinstance(failed, CostLimit):
+                self.spent += hold.cost(failed)
+            self._cases.learn(role, hold.prompt_tokens, hold.usage)
+
+    def check(self, hold: Reservation, cause: ModelError | None = None) -> None:
+        """Raises CostLimit if the worst case exceeds what is left."""
+        left = self._most - self.spent - sum(each.most for each in self._held if each is not hold)
+        if hold.most <= left * (1 + 1e-9):
+            return
+        more = f"the next call of the {hold.role} model could cost {hold.most:.3g}"
+        raise CostLimit(f"{more}, and {max(0.0, left):.3g} of max_cost {self._most:.3g} is left") from cause
+
+
+def at_most(prompt_tokens: int, completion_tokens: int, prices: Prices) -> float:
+    """The highest price of these tokens, with a cached or an uncached prompt."""
+    used = Usage(prompt_tokens, None, completion_tokens)
+    return max(cost(used, prices), cost(replace(used, cached_tokens=prompt_tokens), prices))
+
+
+class CostLimitedModel:
+    """A model that makes no call whose worst case exceeds its budget, and never warms a prompt."""
+
+    def __init__(self, model: Pool, role: str, budget: CostBudget) -> None:
+        self._model, self._role, self._budget = model, role, budget
+
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    @property
+    def abilities(self) -> Abilities:
+        return replace(self._model.abilities, prefix_sessions=False)
+
+    def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
+        """As `Model.stream`. Raises CostLimit."""
+        return self._model.stream(prompt, limits, self._budget.call(self._role, prompt, limits))
+
+    async def warm(self, prompt: Prompt) -> Usage:
+        """As `Model.warm`; always raises Unsupported."""
+        raise Unsupported(f"{self.name} reads nothing ahead where max_cost is set")
+
+    async def score(self, prompt: Prompt, answer: str) -> float:
+        """As `Model.score`. Raises CostLimit."""
+        with self._budget.call(self._role, prompt, None, answer):
+            return await self._model.score(prompt, answer)
+
+    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
+        """As `Weigher.weigh`. Raises CostLimit."""
+        with self._budget.call(self._role, prompt, None, answer) as hold:
+            weighed, hold.usage = await self._model.weigh(prompt, answer, by)
+        return weighed, hold.usage
+
+    def forget(self) -> None:
+        self._model.forget()
+
+    async def aclose(self) -> None:
+        """Does nothing: the model serves other requests, too."""
+
+
+def passed_tokens(body: Json) -> tuple[int, int | None]:
+    """The most tokens that a request reads and generates if it is passed on unchanged; None: it sets no limit.
+
+    An image counts as 16 megapixels.
+    """
+    tokens, several = body.get("max_completion_tokens") or body.get("max_tokens"), body.get("n") or 1
+    data = [each for each in everything(body) if isinstance(each, str) and each[: len(DATA)].lower() == DATA]
+    text = len(json.dumps(body, ensure_ascii=False).encode(errors="replace")) - sum(map(len, data))
+    prompt_tokens = math.ceil(text / BYTES_PER_TOKEN) + len(data) * math.ceil(MOST_PIXELS / PIXELS_PER_TOKEN)
+    if isinstance(tokens, int) and isinstance(several, int) and tokens >= 1 and several >= 1:
+        return prompt_tokens, several * tokens
+    return prompt_tokens, None
+
+
+def check_passed(body: Json, prices: Prices, most: float) -> None:
+    """Check the worst-case cost of a request that is passed on unchanged.
+
+    Raises CostLimit, or BadInput if the request sets no limit of tokens.
+    """
+    prompt_tokens, answer_tokens = passed_tokens(body)
+    if answer_tokens is None:
+        message = "max_cost needs max_completion_tokens in what is passed on to one model"
+        raise BadInput(message, "give it", param="max_completion_tokens")
+    worst = at_most(prompt_tokens, answer_tokens, prices)
+    if worst > most:
+        raise CostLimit(f"this could cost {worst:.3g}, and max_cost is {most:.3g}")
+
+
+# --- the budgets of a key ---------------------------------------------------------------------------------------------
+
+
+NO_PRICES = Prices()
+UNLIMITED_TOKENS = 16_384
+"""Reserved for the answer to a request that is passed on and sets no limit of tokens."""
+
+
+def leased(models: Mapping[str, Model], lease: Lease, prices: Mapping[str, Prices]) -> Mapping[str, Model]:
+    """The models, their calls covered by the lease; as they are if it reserves nothing. `prices`: by role."""
+    if lease.held is None:
+        return models
+    cases = WorstCase()
+    return {role: LeasedModel(model, role, lease, prices.get(role, NO_PRICES), cases) for role, model in models.items()}
+
+
+def estimate(prompt_tokens: int, limits: Limits, answer_tokens: int, prices: Mapping[str, Prices]) -> Amount:
+    """What a request of a pair probably uses at most: two short calls, a reasoning, and a call that reads it."""
+    read, written = 4 * prompt_tokens + limits.reasoning_tokens, 4 * answer_tokens + limits.reasoning_tokens
+    both = [prices.get(role, NO_PRICES) for role in ("small", "large")]
+    return Amount(read + written, sum(at_most(read, written, each) for each in both) / len(both))
+
+
+def passed_estimate(body: Json, prices: Prices | None) -> Amount:
+    """The most that a request that is passed on uses; without a limit of tokens it counts as UNLIMITED_TOKENS."""
+    read, written = passed_tokens(body)
+    written = UNLIMITED_TOKENS if written is None else written
+    return Amount(read + written, at_most(read, written, prices or NO_PRICES))
+
+
+@dataclass
+class RunningCall:
+    """The usage of a call so far; a prompt that no server has counted is estimated."""
+
+    usage: Usage = field(default_factory=Usage)
+
+
+class LeasedModel:
+    """A model whose calls are covered by a lease. All methods that call it raise BudgetReached."""
+
+    def __init__(self, model: Model, role: str, lease: Lease, prices: Prices, cases: WorstCase) -> None:
+        self._model, self._role, self._lease, self._prices, self._cases = model, role, lease, prices, cases
+
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    @property
+    def abilities(self) -> Abilities:
+        return self._model.abilities
+
+    @asynccontextmanager
+    async def _covered(self, prompt: Prompt, limits: Limits | None, more: str = "") -> AsyncIterator[RunningCall]:
+        estimated, call = self._cases.prompt_tokens(self._role, prompt, more), RunningCall()
+        read, written = self._cases.tokens(estimated, prompt, limits)
+        async with self._lease.call(Amount(read + written, at_most(read, written, self._prices))) as used:
+            try:
+                yield call
+            finally:
+                usage = call.usage
+                self._cases.learn(self._role, estimated, usage)
+                prompt_tokens = estimated if usage.prompt_tokens is None else usage.prompt_tokens
+                whole = replace(usage, prompt_tokens=prompt_tokens)
+                used.append(Amount(prompt_tokens + (usage.completion_tokens or 0), cost(whole, self._prices)))
+
+    async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
+        """As `Model.stream`."""
+        async with self._covered(prompt, limits) as call, aclosing(self._model.stream(prompt, limits)) as events:
+            async for event in events:
+                if isinstance(event, Progress | Finished):
+                    call.usage = event.usage
+                yield event
+
+    async def warm(self, prompt: Prompt) -> Usage:
+        """As `Model.warm`."""
+        async with self._covered(prompt, None) as call:
+            call.usage = await self._model.warm(prompt)
+        return call.usage
+
+    async def score(self, prompt: Prompt, answer: str) -> float:
+        """As `Model.score`."""
+        async with self._covered(prompt, None, answer):
+            return await self._model.score(prompt, answer)
+
+    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
+        """As `Weigher.weigh`."""
+        async with self._covered(prompt, None, answer) as call:
+            weighed, call.usage = await cast(Weigher, self._model).weigh(prompt, answer, by)
+        return weighed, call.usage
+
+    def forget(self) -> None:
+        self._model.forget()
+
+    async def aclose(self) -> None:
+        """Does nothing: the model serves other requests, too."""

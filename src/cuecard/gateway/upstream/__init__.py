@@ -1,1 +1,0 @@
-"""Replicas of a model, and cost limits of requests."""
