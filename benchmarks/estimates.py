@@ -16,8 +16,8 @@ from common import RESULTS, pair, save
 from cuecard.demo import boards
 from cuecard.domain.call import Mode
 from cuecard.domain.outcome import Outcome, Route
-from cuecard.latency.analysis.latency_model import plainest, read_all
-from cuecard.latency.simulate.simulation import Profiles, RequestSize, Way, outcomes
+from cuecard.latency.latency_model import plainest, read_all
+from cuecard.latency.simulation import Profiles, RequestSize, Way, outcomes
 from cuecard.models.base import Model
 from cuecard.strategies.policy import Policy, Schedule
 from cuecard.strategies.run import answer

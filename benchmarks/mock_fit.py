@@ -9,8 +9,8 @@ from random import Random
 from typing import Any
 
 from common import save
-from cuecard.latency.analysis import fit
-from cuecard.latency.server.profile import ServerProfile, profile
+from cuecard.latency import fit
+from cuecard.latency.server_profile import ServerProfile, profile
 from cuecard.models.spec import Served
 from cuecard.report.page.machine import machine
 from cuecard.testing.mock_server import MockServer

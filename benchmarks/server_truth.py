@@ -23,8 +23,8 @@ from typing import Any
 from common import RESULTS, save
 from cuecard.latency import readings
 from cuecard.latency.readings import Reading
-from cuecard.latency.server.metrics import DEFINITIONS, PERCENTILES, Spread, figures
-from cuecard.latency.server.profile import ServerProfile, profile
+from cuecard.latency.server_profile import ServerProfile, profile
+from cuecard.latency.server_requests import DEFINITIONS, PERCENTILES, Spread, figures
 from cuecard.models.spec import Served
 
 SHARE, SECONDS = 0.01, 0.001

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from common import save
-from cuecard.latency.grid import Grid, turned, whole, workloads
 from cuecard.latency.inside.checkpoint import loaded, plans
 from cuecard.latency.inside.request import Runner
-from cuecard.latency.readings import Reading
+from cuecard.latency.readings import Reading, whole
+from cuecard.latency.rounds import Grid, turned, workloads
 
 NAME, DTYPE = "qwen3-vl-2b", "bfloat16"
 LAYERS, ROUNDS = 8, 7

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cuecard.latency.analysis.latency_model import Fit, read_all
-from cuecard.latency.analysis.measured import roofs as measured_roofs
-from cuecard.latency.simulate import breakeven
+from cuecard.latency import breakeven
+from cuecard.latency.latency_model import Fit, read_all
+from cuecard.latency.roofline import roofs as measured_roofs
 from cuecard.report.latency.tables import largest
 from cuecard.report.page import formatting
 from cuecard.strategies.policy import Schedule

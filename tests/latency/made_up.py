@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from cuecard.latency.analysis.latency_model import profile_of
+from cuecard.latency.latency_model import profile_of
 from cuecard.latency.readings import Point, ProfileConfig, Reading, Readings
 
 SMALL = {

@@ -16,11 +16,10 @@ from typer.testing import CliRunner
 from cuecard.cli import app
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Route
-from cuecard.latency.analysis import fit
-from cuecard.latency.analysis.latency_model import Fit, profile_of
-from cuecard.latency.simulate import breakeven
-from cuecard.latency.simulate.breakeven import BreakEvenQuery, tokens_alone
-from cuecard.latency.simulate.simulation import TRANSFER, Chances, Costs, RequestSize, Way, outcomes
+from cuecard.latency import breakeven, fit
+from cuecard.latency.breakeven import TRANSFER, BreakEvenQuery, Costs, tokens_alone
+from cuecard.latency.latency_model import Fit, profile_of
+from cuecard.latency.simulation import Chances, RequestSize, Way, outcomes
 from cuecard.strategies.policy import Schedule
 
 WORK = RequestSize(visual=196, prompt=240, answer=4)

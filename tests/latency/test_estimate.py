@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cuecard.cli import app
 from cuecard.domain.errors import BadInput
-from cuecard.latency.analysis import latency_model
+from cuecard.latency import latency_model
 
 NAMES = ["--small", "tiny-2b", "--large", "http://nowhere.invalid/v1#tiny-8b"]
 

@@ -11,9 +11,8 @@ import pytest
 from made_up import LARGE, MODELS, SMALL, made, profiled
 
 from cuecard.domain.errors import BadInput
-from cuecard.latency import readings
-from cuecard.latency.analysis import fit, latency_model
-from cuecard.latency.analysis.latency_model import profile_of
+from cuecard.latency import fit, latency_model, readings
+from cuecard.latency.latency_model import profile_of
 from cuecard.latency.readings import Point, ProfileConfig, Reading, Readings
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from cuecard.latency.grid import Grid, drifted, drifts, is_narrow, turned, whole, workloads
-from cuecard.latency.readings import Point, Reading
+from cuecard.latency.readings import Point, Reading, whole
+from cuecard.latency.rounds import Grid, drifted, drifts, is_narrow, turned, workloads
 
 POINT = Point(batch=1, output_tokens=8, prompt_tokens=60)
 

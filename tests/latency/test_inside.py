@@ -10,14 +10,13 @@ import torch
 
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.latency import readings
-from cuecard.latency.analysis import measured
 from cuecard.latency.dimensions import PRESETS
-from cuecard.latency.grid import Grid, ProfileEnd, Workload
 from cuecard.latency.inside import profile as profiles
 from cuecard.latency.inside import request as decoders
 from cuecard.latency.inside.checkpoint import TooBig, loaded, plans, random_model
 from cuecard.latency.inside.profile import InProcessProfile, datasheet, profile
 from cuecard.latency.inside.request import LostTime, Runner, Watch
+from cuecard.latency.rounds import Grid, ProfileEnd, Workload
 
 CPU = torch.device("cpu")
 TINY = InProcessProfile(["qwen3-vl-tiny"], Grid((1, 3), (64,), text_tokens=(8,)), random=True, repeats=2)
@@ -100,7 +99,7 @@ def test_slices_are_timed_twice_and_estimate_the_whole(tmp_path: Path) -> None:
     profiled(InProcessProfile(**{**vars(TINY), "layers": 2}), tmp_path)
     timed = {(r.point.layers_timed, r.point.layers_total) for r in readings.read(tmp_path)}
     assert timed == {(1, 4), (2, 4)}
-    assert len(measured.usable(tmp_path)) == 4
+    assert len(readings.usable(tmp_path)) == 4
 
 
 # --- one request ------------------------------------------------------------------------------------------------------

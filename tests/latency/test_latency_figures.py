@@ -14,7 +14,7 @@ from made_up import SMALL, profiled
 from typer.testing import CliRunner
 
 from cuecard.cli import app
-from cuecard.latency.simulate import breakeven
+from cuecard.latency import breakeven
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ import pytest
 
 from cuecard.domain.errors import BadInput
 from cuecard.latency import dimensions
-from cuecard.latency.analysis.measured import Device, devices, works
 from cuecard.latency.dimensions import PRESETS, near
+from cuecard.latency.roofline import Device, devices, works
 
 H100 = Device("H100", 989.4e12, 3.35e12)
 

@@ -10,7 +10,7 @@ from statistics import fmean
 
 import pytest
 
-from cuecard.latency.server.client import Raw, closed_loop, open_loop
+from cuecard.latency.server_requests import Raw, closed_loop, open_loop
 from cuecard.virtual_time import run
 
 

@@ -9,8 +9,7 @@ import pytest
 
 from cuecard.domain.errors import BrokenStream
 from cuecard.latency.readings import Point, Reading
-from cuecard.latency.server.client import Raw
-from cuecard.latency.server.metrics import Spread, StreamEvents, figures, spread, stream_events
+from cuecard.latency.server_requests import Raw, Spread, StreamEvents, figures, spread, stream_events
 from cuecard.models.openai.response_body import StreamError
 
 ROLE = {"role": "assistant", "content": ""}

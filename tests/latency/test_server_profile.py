@@ -21,10 +21,9 @@ from cuecard.cli import app
 from cuecard.cli.latency.server import show
 from cuecard.domain.errors import BadInput, ModelError, ModelRefused, ModelUnreachable, Unsupported
 from cuecard.latency import readings
-from cuecard.latency.grid import ProfileEnd
-from cuecard.latency.server.client import TimedClient
-from cuecard.latency.server.metrics import DEFINITIONS, served
-from cuecard.latency.server.profile import ServerProfile, profile
+from cuecard.latency.rounds import ProfileEnd
+from cuecard.latency.server_profile import ServerProfile, profile
+from cuecard.latency.server_requests import DEFINITIONS, TimedClient, served
 from cuecard.models.spec import Served
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, Count, Cut, HttpError, Pace, Received, Reply, Stall

@@ -7,8 +7,8 @@ from made_up import LARGE, SMALL
 
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import LatencyKind, Route
-from cuecard.latency.analysis.latency_model import profile_of
-from cuecard.latency.simulate.simulation import Chances, RequestSize, Way, outcomes
+from cuecard.latency.latency_model import profile_of
+from cuecard.latency.simulation import Chances, RequestSize, Way, outcomes
 from cuecard.strategies.policy import Schedule
 
 PROFILES = {"small": profile_of(SMALL), "large": profile_of(LARGE)}

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from cuecard.latency import readings
-from cuecard.latency.grid import Grid
 from cuecard.latency.inside import profile as profiles
 from cuecard.latency.inside.profile import InProcessProfile, profile
+from cuecard.latency.rounds import Grid
 
 SEEING = {"qwen3_vl": "fused", "qwen2_5_vl": "fused", "llava": "fused", "idefics3": "sdpa", "gemma3": "sdpa"}
 """Family -> its default decoding."""

@@ -24,10 +24,9 @@ from cuecard.evals.analysis.results import RunResults, TaskResults, run_results
 from cuecard.evals.analysis.summary import summary as summary_of
 from cuecard.evals.analysis.verdict import MARGIN
 from cuecard.evals.judging import Judgements
-from cuecard.latency import readings
-from cuecard.latency.analysis import measured
-from cuecard.latency.analysis.latency_model import Fit, plainest
-from cuecard.latency.simulate import breakeven
+from cuecard.latency import breakeven, readings
+from cuecard.latency.latency_model import Fit, plainest
+from cuecard.latency.roofline import devices, roofs
 from cuecard.report.arm_table import ArmTable
 from cuecard.report.page.machine import evaluation_facts, run_facts
 
@@ -134,17 +133,17 @@ def latency_report(run: Path, out: Path | None, as_json: bool) -> None:
     about = readings.about(run)
     served: list[Any] = []
     if about["config"].get("source") == "server":
-        from cuecard.latency.server import metrics  # imports HTTP
+        from cuecard.latency import server_requests  # imports HTTP
 
-        served = metrics.served(run)
+        served = server_requests.served(run)
     fits = _fits(run, may_lack=bool(served))
     shown = drawn.Profiled(
         run.resolve().name,
-        measured.points(run),
+        readings.points(run),
         [plainest(fits, model) for model in dict.fromkeys(fit.model for fit in fits)],
         _pairs(run, fits) if fits else [],
-        measured.roofs(run),
-        measured.devices(about.get("probe") or {}),
+        roofs(run),
+        devices(about.get("probe") or {}),
         facts(about),
         served,
     )

@@ -1,6 +1,7 @@
 """A profile's readings: `profile.json` holds its configuration and machine, `readings.jsonl` one reading per line.
 
-Readings are appended and never changed; fits and figures are derived from them. One writer at a time.
+Readings are appended and never changed; fits and figures are derived from them, with slices of a model as one estimated
+reading of all its layers, and without warm-up and failed requests. One writer at a time.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 from cuecard import disk
@@ -22,6 +24,9 @@ ABOUT, LINES = "profile.json", "readings.jsonl"
 IN_PROCESS_PARTS = ("preprocess", "vision", "projector", "prefill", "decode", "detokenise", "gap")
 SERVER_PARTS = ("queue", "ttft", "decode", "tail")
 """Seconds until sending, at the client; to the first token; to the last token; to the end of the stream."""
+
+SETTING = ("batch", "dtype", "attention", "compiled", "layers_timed", "layers_total", "concurrency", "rate")
+"""Factors that a fit does not vary: each combination is analysed separately."""
 
 _SLACK = 1e-6  # seconds by which the parts may exceed the total, for rounding
 
@@ -244,3 +249,102 @@ def _parsed(line: bytes, where: str) -> Reading:
         return Reading(**data)
     except (ValueError, TypeError, KeyError) as error:
         raise BadInput(f"{where} is no reading: {error}", "delete the line, its point is measured again") from error
+
+
+# --- slices of a model ------------------------------------------------------------------------------------------------
+
+
+def whole(made: Iterable[Reading], vision_layers: Mapping[str, int]) -> list[Reading]:
+    """Readings of whole models; readings of two slices of a model become one estimated reading of all its layers.
+
+    The estimate is linear in the layers: times at half and at the full slice give the cost per layer and the rest.
+    `vision_layers` counts the layers of each model's whole encoder. An estimated reading keeps its `layers_timed`.
+    """
+    found, slices = [], dict[tuple[Any, ...], dict[int, Reading]]()
+    for reading in made:
+        timed = reading.point.layers_timed
+        if timed is None:
+            found.append(reading)
+            continue
+        key = (reading.model, replace(reading.point, layers_timed=None), reading.round, reading.warmup)
+        slices.setdefault(key, {})[timed] = reading
+    found += [_grown(pair, vision_layers) for pair in slices.values() if len(pair) == 2]
+    return sorted(found, key=lambda each: each.position)
+
+
+def _grown(pair: Mapping[int, Reading], vision_layers: Mapping[str, int]) -> Reading:
+    thin, thick = sorted(pair)
+    less, more = pair[thin], pair[thick]
+    total = more.point.layers_total or thick
+    seeing = vision_layers.get(more.model, thick)
+    depths = {"prefill": (thin, thick, total), "decode": (thin, thick, total)}
+    depths["vision"] = (min(thin, seeing), min(thick, seeing), seeing)
+    parts = dict(more.parts_s)
+    for name, (few, many, all_) in depths.items():
+        if name in parts and many > few:
+            each = (more.parts_s[name] - less.parts_s.get(name, 0.0)) / (many - few)
+            parts[name] = max(parts[name], parts[name] + each * (all_ - many))
+    return replace(more, parts_s=parts, total_s=sum(parts.values()), token_times_s=None)
+
+
+# --- points -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Found:
+    """The readings of one point: medians, minimum and maximum. `parts_s` are medians of each part."""
+
+    model: str
+    source: str
+    setting: Mapping[str, Any]
+    visual: int
+    prompt: int
+    cached: int
+    output: int
+    readings: int
+    parts_s: Mapping[str, float]
+    total_s: float
+    least_s: float
+    most_s: float
+    kind: Literal["measured", "estimated"]
+    """Estimated: from slices of the layers."""
+
+
+def usable(path: Path) -> list[Reading]:
+    """Valid readings of whole models. Raises BadInput if there are none."""
+    sizes = {name: data.get("dimensions") or {} for name, data in (about(path)["config"].get("models") or {}).items()}
+    seeing = {name: each["vision"]["layers"] for name, each in sizes.items() if each.get("vision")}
+    found = [each for each in whole(read(path), seeing) if not each.warmup and each.error is None]
+    if not found:
+        raise BadInput(f"{path} holds no readings but warm-up", "let the profile run first")
+    return found
+
+
+def setting_of(point: Point) -> dict[str, Any]:
+    """The known factors of a point that a fit does not vary."""
+    return {name: value for name in SETTING if (value := getattr(point, name)) is not None}
+
+
+def points(path: Path) -> list[Found]:
+    """Every point of every model, in the order of their first measurement. Raises BadInput."""
+    return [_found(group) for group in by_point(usable(path)) if group[0].seen.prompt_tokens is not None]
+
+
+def _found(group: Sequence[Reading]) -> Found:
+    first, names = group[0], dict.fromkeys(name for reading in group for name in reading.parts_s)
+    totals = sorted(reading.latency_s for reading in group)
+    return Found(
+        model=first.model,
+        source=first.source,
+        setting=setting_of(first.seen),
+        visual=round(median(reading.seen.visual_tokens or 0 for reading in group)),
+        prompt=round(median(reading.seen.prompt_tokens or 0 for reading in group)),
+        cached=round(median(reading.seen.cached_tokens or 0 for reading in group)),
+        output=round(median(reading.seen.output_tokens or 0 for reading in group)),
+        readings=len(group),
+        parts_s={name: median(reading.parts_s.get(name, 0.0) for reading in group) for name in names},
+        total_s=median(totals),
+        least_s=totals[0],
+        most_s=totals[-1],
+        kind="measured" if first.point.layers_timed is None else "estimated",
+    )

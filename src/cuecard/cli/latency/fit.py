@@ -24,11 +24,12 @@ from cuecard.cli.options import whole_numbers
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.domain.outcome import LatencyKind, Route
 from cuecard.domain.question import Question
-from cuecard.latency.analysis.latency_model import FOLDER, Fit, plainest, read_all, write
+from cuecard.latency import breakeven as points
+from cuecard.latency.breakeven import TRANSFER
+from cuecard.latency.latency_model import FOLDER, Fit, plainest, read_all, write
+from cuecard.latency.plan import PairPlan, plans
 from cuecard.latency.readings import is_profile
-from cuecard.latency.simulate import breakeven as points
-from cuecard.latency.simulate.plan import PairPlan, plans
-from cuecard.latency.simulate.simulation import LEAST_TEXT, TRANSFER, Chances, RequestSize, Way, outcomes
+from cuecard.latency.simulation import LEAST_TEXT, Chances, RequestSize, Way, outcomes
 from cuecard.models import prompt
 from cuecard.report.page import formatting
 from cuecard.strategies.policy import Schedule
@@ -60,7 +61,7 @@ def fit(
 def fitting() -> Any:
     """Import the module that fits. Raises MissingExtra."""
     try:
-        from cuecard.latency.analysis import fit
+        from cuecard.latency import fit
     except ImportError as error:
         raise MissingExtra(f"fitting needs {error.name}", "pip install '.[evals]' in a checkout") from error
     return fit

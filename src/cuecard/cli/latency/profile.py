@@ -16,8 +16,8 @@ from rich.console import Console
 from cuecard import disk
 from cuecard.cli.options import LINE_S, Stopping, parts, progress_bar, stopping, whole_numbers
 from cuecard.domain.errors import BadInput, MissingExtra
-from cuecard.latency.grid import COMPILED, FUSED, USUAL, Grid, drifted
 from cuecard.latency.readings import ABOUT
+from cuecard.latency.rounds import COMPILED, FUSED, USUAL, Grid, drifted
 from cuecard.models import probe as probes
 from cuecard.report.page.machine import machine
 

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from cuecard.cli.options import parts
 from cuecard.domain.errors import BadInput
-from cuecard.latency.server.metrics import PERCENTILES, Spread, served
-from cuecard.latency.server.profile import LEAST_REQUESTS, ServerProfile, profile
+from cuecard.latency.server_profile import LEAST_REQUESTS, ServerProfile, profile
+from cuecard.latency.server_requests import PERCENTILES, Spread, served
 from cuecard.models import probe as probes
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.spec import Served, parse, secret

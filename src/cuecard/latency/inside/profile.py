@@ -14,7 +14,10 @@ import transformers
 
 from cuecard.domain.errors import BadInput, CuecardError, ModelError
 from cuecard.latency import readings
-from cuecard.latency.grid import (
+from cuecard.latency.inside.checkpoint import CheckpointPlan, PromptIds, TooBig, loaded, outline, plans
+from cuecard.latency.inside.request import Runner, synchronise
+from cuecard.latency.readings import Point, ProfileConfig, Reading, Readings
+from cuecard.latency.rounds import (
     COMPILED,
     FUSED,
     USUAL,
@@ -26,9 +29,6 @@ from cuecard.latency.grid import (
     Workload,
     workloads,
 )
-from cuecard.latency.inside.checkpoint import CheckpointPlan, PromptIds, TooBig, loaded, outline, plans
-from cuecard.latency.inside.request import Runner, synchronise
-from cuecard.latency.readings import Point, ProfileConfig, Reading, Readings
 from cuecard.models.local.attention_hook import free_bytes
 from cuecard.models.local.engine import first_line
 from cuecard.models.local.fused_decoder import applies
@@ -241,7 +241,7 @@ def _measure(case: InProcessCase, round: int, store: Readings, *, warmup: bool) 
 
 
 def probe(device: torch.device, dtypes: Iterable[str]) -> dict[str, Any]:
-    """Peak FLOP/s and bytes/s in each dtype, in the form that `measured.devices` reads."""
+    """Peak FLOP/s and bytes/s in each dtype, in the form that `roofline.devices` reads."""
     kind = device.type if device.type in SIDES else "other"
     bandwidth = _bandwidth(device, BYTES[kind])
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -17,8 +17,8 @@ import torch
 from transformers import DynamicCache
 
 from cuecard.domain.errors import CuecardError
-from cuecard.latency.grid import FUSED, Workload
 from cuecard.latency.inside.checkpoint import PromptIds, Subject, Tensors
+from cuecard.latency.rounds import FUSED, Workload
 from cuecard.models.local.fused_decoder import StaticDecoder, grown
 from cuecard.models.local.transformers_network import growing, shareable
 

@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from cuecard.latency.analysis.latency_model import Fit, bounds
-from cuecard.latency.analysis.measured import Device, Found, Roof
-from cuecard.latency.simulate.breakeven import Crossing, PairBreakEven
-from cuecard.latency.simulate.simulation import RequestSize
+from cuecard.latency.breakeven import Crossing, PairBreakEven
+from cuecard.latency.latency_model import Fit, bounds
+from cuecard.latency.readings import Found
+from cuecard.latency.roofline import Device, Roof
+from cuecard.latency.simulation import RequestSize
 from cuecard.report.page import formatting
 from cuecard.report.page.canvas import INK, TEXT, WIDTH, Drawing, canvas, drawing, key, styled, write
 from cuecard.strategies.policy import Schedule

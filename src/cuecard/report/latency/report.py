@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cuecard.latency.analysis.latency_model import Fit
-from cuecard.latency.analysis.measured import Device, Found, Roof, setting_of
-from cuecard.latency.server.metrics import PointMetrics
-from cuecard.latency.simulate.breakeven import PairBreakEven
+from cuecard.latency.breakeven import PairBreakEven
+from cuecard.latency.latency_model import Fit
+from cuecard.latency.readings import Found, setting_of
+from cuecard.latency.roofline import Device, Roof
+from cuecard.latency.server_requests import PointMetrics
 from cuecard.report.latency import figures, tables
 from cuecard.report.latency.figures import at_answer, crossing_said
 from cuecard.report.latency.tables import largest

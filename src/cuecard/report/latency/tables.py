@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from cuecard.latency.analysis.latency_model import COEFFICIENTS, Fit
-from cuecard.latency.analysis.measured import Found, Roof
-from cuecard.latency.server.metrics import DEFINITIONS, PointMetrics, Spread
-from cuecard.latency.simulate.breakeven import PairBreakEven
-from cuecard.latency.simulate.simulation import TRANSFER
+from cuecard.latency.breakeven import TRANSFER, PairBreakEven
+from cuecard.latency.latency_model import COEFFICIENTS, Fit
+from cuecard.latency.readings import Found
+from cuecard.latency.roofline import Roof
+from cuecard.latency.server_requests import DEFINITIONS, PointMetrics, Spread
 from cuecard.report.latency.figures import PARTS
 from cuecard.report.page import formatting
 from cuecard.report.page.html import Rows

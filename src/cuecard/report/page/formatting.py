@@ -7,7 +7,7 @@ import unicodedata
 
 from cuecard.domain.call import Mode
 from cuecard.domain.outcome import LatencyKind
-from cuecard.latency.simulate.breakeven import Crossing
+from cuecard.latency.breakeven import Crossing
 
 # After Okabe and Ito: distinct with any colour vision, and 3:1 or better against white and near-black pages.
 MODES = {

@@ -10,7 +10,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from statistics import fmean, median, stdev
 from typing import Any, Generic, Protocol, TypeVar
@@ -241,39 +241,3 @@ def _ratio(made: Sequence[Reading]) -> float:
 def drifted(drift: Mapping[str, float]) -> list[str]:
     """The models with more drift than allowed."""
     return [model for model, ratio in drift.items() if abs(ratio - 1) > DRIFT]
-
-
-# --- slices of a model ------------------------------------------------------------------------------------------------
-
-
-def whole(made: Iterable[Reading], vision_layers: Mapping[str, int]) -> list[Reading]:
-    """Readings of whole models; readings of two slices of a model become one estimated reading of all its layers.
-
-    The estimate is linear in the layers: times at half and at the full slice give the cost per layer and the rest.
-    `vision_layers` counts the layers of each model's whole encoder. An estimated reading keeps its `layers_timed`.
-    """
-    found, slices = [], dict[tuple[Any, ...], dict[int, Reading]]()
-    for reading in made:
-        timed = reading.point.layers_timed
-        if timed is None:
-            found.append(reading)
-            continue
-        key = (reading.model, replace(reading.point, layers_timed=None), reading.round, reading.warmup)
-        slices.setdefault(key, {})[timed] = reading
-    found += [_grown(pair, vision_layers) for pair in slices.values() if len(pair) == 2]
-    return sorted(found, key=lambda each: each.position)
-
-
-def _grown(pair: Mapping[int, Reading], vision_layers: Mapping[str, int]) -> Reading:
-    thin, thick = sorted(pair)
-    less, more = pair[thin], pair[thick]
-    total = more.point.layers_total or thick
-    seeing = vision_layers.get(more.model, thick)
-    depths = {"prefill": (thin, thick, total), "decode": (thin, thick, total)}
-    depths["vision"] = (min(thin, seeing), min(thick, seeing), seeing)
-    parts = dict(more.parts_s)
-    for name, (few, many, all_) in depths.items():
-        if name in parts and many > few:
-            each = (more.parts_s[name] - less.parts_s.get(name, 0.0)) / (many - few)
-            parts[name] = max(parts[name], parts[name] + each * (all_ - many))
-    return replace(more, parts_s=parts, total_s=sum(parts.values()), token_times_s=None)

@@ -23,9 +23,8 @@ from scipy.optimize import least_squares, nnls
 
 from cuecard.domain.errors import BadInput
 from cuecard.latency import readings
-from cuecard.latency.analysis.latency_model import COEFFICIENTS, Fit, HeldOut
-from cuecard.latency.analysis.measured import setting_of, usable
-from cuecard.latency.readings import Point, Reading
+from cuecard.latency.latency_model import COEFFICIENTS, Fit, HeldOut
+from cuecard.latency.readings import Point, Reading, setting_of, usable
 from cuecard.models.simulated import pairs_of
 
 DRAWS = 200

@@ -13,8 +13,8 @@ from typing import Any
 from cuecard import settings
 from cuecard.domain.errors import BadInput, did_you_mean
 from cuecard.domain.outcome import Outcome, Route
-from cuecard.latency.analysis.latency_model import Fit, plainest, read_all
-from cuecard.latency.simulate.simulation import Chances, RequestSize, Way, outcomes
+from cuecard.latency.latency_model import Fit, plainest, read_all
+from cuecard.latency.simulation import Chances, RequestSize, Way, outcomes
 from cuecard.models.simulated import Profile
 from cuecard.strategies.policy import Schedule
 

@@ -1,6 +1,4 @@
-"""The points of a profile: medians, and each component with the lower bound of its time on the device.
-
-Slices of a model count as one estimated reading of all its layers; warm-up and failed requests are left out.
+"""Rooflines: each component of a measured point with the lower bound of its time on the device.
 
 A bound is max(FLOP / peak FLOP/s, bytes / bandwidth). FLOP are those of matrix products and attention; bytes are the
 weights, once, and the keys and values read and written. Activations, norms and kernel launches are not included: they
@@ -15,37 +13,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from cuecard.domain.errors import BadInput
 from cuecard.latency import readings
 from cuecard.latency.dimensions import BYTES, Dimensions, Text, Vision
-from cuecard.latency.grid import whole
-from cuecard.latency.readings import Point, Reading, by_point
+from cuecard.latency.readings import Point, Reading, by_point, usable
 from cuecard.models.simulated import pairs_of
 
-SETTING = ("batch", "dtype", "attention", "compiled", "layers_timed", "layers_total", "concurrency", "rate")
-"""Factors that a fit does not vary: each combination is analysed separately."""
 FAR = 3.0
 """A component at this multiple of its bound is limited by overhead, not by the device."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """The readings of one point: medians, minimum and maximum. `parts_s` are medians of each part."""
-
-    model: str
-    source: str
-    setting: Mapping[str, Any]
-    visual: int
-    prompt: int
-    cached: int
-    output: int
-    readings: int
-    parts_s: Mapping[str, float]
-    total_s: float
-    least_s: float
-    most_s: float
-    kind: Literal["measured", "estimated"]
-    """Estimated: from slices of the layers."""
 
 
 @dataclass(frozen=True)
@@ -66,49 +40,6 @@ class Roof:
     def times(self) -> float:
         """Measured time / bound; 1 is the limit."""
         return self.measured_s / self.least_s
-
-
-def usable(path: Path) -> list[Reading]:
-    """Valid readings of whole models. Raises BadInput if there are none."""
-    models = readings.about(path)["config"].get("models") or {}
-    seeing = {name: sizes.vision.layers for name, data in models.items() if (sizes := _sizes(data)) and sizes.vision}
-    found = [each for each in whole(readings.read(path), seeing) if not each.warmup and each.error is None]
-    if not found:
-        raise BadInput(f"{path} holds no readings but warm-up", "let the profile run first")
-    return found
-
-
-def setting_of(point: Point) -> dict[str, Any]:
-    """The known factors of a point that a fit does not vary."""
-    return {name: value for name in SETTING if (value := getattr(point, name)) is not None}
-
-
-def points(path: Path) -> list[Found]:
-    """Every point of every model, in the order of their first measurement. Raises BadInput."""
-    return [_found(group) for group in by_point(usable(path)) if group[0].seen.prompt_tokens is not None]
-
-
-def _found(group: Sequence[Reading]) -> Found:
-    first, names = group[0], dict.fromkeys(name for reading in group for name in reading.parts_s)
-    totals = sorted(reading.latency_s for reading in group)
-    return Found(
-        model=first.model,
-        source=first.source,
-        setting=setting_of(first.seen),
-        visual=round(median(reading.seen.visual_tokens or 0 for reading in group)),
-        prompt=round(median(reading.seen.prompt_tokens or 0 for reading in group)),
-        cached=round(median(reading.seen.cached_tokens or 0 for reading in group)),
-        output=round(median(reading.seen.output_tokens or 0 for reading in group)),
-        readings=len(group),
-        parts_s={name: median(reading.parts_s.get(name, 0.0) for reading in group) for name in names},
-        total_s=median(totals),
-        least_s=totals[0],
-        most_s=totals[-1],
-        kind="measured" if first.point.layers_timed is None else "estimated",
-    )
-
-
-# --- rooflines --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """Break-even: how many tokens the small model may generate before the large model alone is as fast.
 
-The small model alone follows the formula of its profile; strategies run in virtual time. Every number is estimated, its
+The small model alone follows the formula of its profile; strategies run in virtual time. `Costs` stores a few runs: the
+time of a strategy beyond the small model's own reasoning is simulated at a few lengths of reasoning, most of them near
+the length at which the reader has caught up, and interpolated linearly between them. Every number is estimated, its
 interval is from bootstrap draws of both fits.
 """
 
@@ -15,11 +17,11 @@ from typing import Any
 
 from cuecard import disk
 from cuecard.domain.errors import BadInput
-from cuecard.domain.outcome import LatencyKind
-from cuecard.latency.analysis.latency_model import Fit, bounds
-from cuecard.latency.simulate.simulation import LEAST_TEXT, MOST, TRANSFER, Chances, Costs, RequestSize
+from cuecard.domain.outcome import LatencyKind, Route
+from cuecard.latency.latency_model import Fit, bounds
+from cuecard.latency.simulation import LEAST_TEXT, Chances, Profiles, RequestSize, Way, outcomes
 from cuecard.models.simulated import Profile
-from cuecard.strategies.policy import Schedule
+from cuecard.strategies.policy import Policy, Schedule
 
 VERSION = 1
 FILE = "breakeven.json"
@@ -30,6 +32,14 @@ USUAL_VISUAL = 196
 RATES = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
 LENGTHS = (16, 64, 256)
 """Tokens of reasoning for which mean seconds are reported."""
+TRANSFER = (Schedule.THRIFTY, Schedule.OVERLAP)
+"""Schedules of `transfer`: the third one is the same as the second."""
+FOLLOWED = round(Policy().follow_chars / 4)
+"""Tokens of reasoning that the reader of a growing card waits for, at about four characters each."""
+MOST_RUN = 400
+"""Maximum tokens of reasoning within which the reader catches up."""
+MOST = 1_000_000
+"""A break-even above this many tokens counts as infinite."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +224,97 @@ def _kinds(rates: Sequence[float]) -> list[tuple[str, Schedule, float | None]]:
 def _estimate(values: Sequence[float]) -> tuple[float, float | None, float | None]:
     """The first value, and the interval of the others, which are bootstrap draws."""
     return values[0], *(bounds(values[1:]) or (None, None))
+
+
+# --- costs ------------------------------------------------------------------------------------------------------------
+
+Key = tuple[str, Schedule, Route]
+Line = tuple[tuple[int, ...], tuple[float, ...]]
+"""Tokens of reasoning, and seconds at each."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Latency of strategies for two profiles: `extra_s` is the time beyond the small model's own reasoning."""
+
+    profiles: Profiles
+    workload: RequestSize
+    agreed_s: Mapping[Schedule, float]
+    extra_s: Mapping[Key, Line]
+
+    @classmethod
+    def of(cls, profiles: Profiles, workload: RequestSize, confirmed: bool = True) -> Costs:
+        """Costs from runs in virtual time, on all routes, or all but `confirmed`."""
+        routes = (Route.CONFIRMED, Route.TRANSFERRED) if confirmed else (Route.TRANSFERRED,)
+        keys = [("transfer", schedule, Route.TRANSFERRED) for schedule in TRANSFER]
+        keys += [("mutual", schedule, route) for schedule in Schedule for route in routes]
+        lengths = {key: _lengths(profiles, workload, key) for key in keys}
+        ways = [Way(key[0], key[1], length, key[2]) for key in keys for length in lengths[key]]
+        ways += [Way("mutual", schedule, 1, Route.AGREED) for schedule in Schedule]
+        took = iter(outcome.total_s for outcome in outcomes(profiles, workload, ways))
+        extra = {
+            key: tuple(next(took) - _reasoning_s(profiles, workload, length) for length in lengths[key]) for key in keys
+        }
+        lines = {key: (lengths[key], extra[key]) for key in keys}
+        return cls(profiles, workload, {schedule: next(took) for schedule in Schedule}, lines)
+
+    def mean_s(self, strategy: str, schedule: Schedule, chances: Chances | None, reasoning: float) -> float:
+        """Mean seconds if the small model generates this many tokens of reasoning."""
+        routes = {Route.TRANSFERRED: 1.0} if chances is None else chances.routes
+        alone_s = _reasoning_s(self.profiles, self.workload, reasoning)
+        return sum(
+            share
+            * (
+                self.agreed_s[schedule]
+                if route is Route.AGREED
+                else alone_s + _on_line(self.extra_s[strategy, schedule, route], reasoning)
+            )
+            for route, share in routes.items()
+        )
+
+    def crossing(self, strategy: str, schedule: Schedule, chances: Chances | None, output: int) -> float:
+        """Tokens of reasoning at which it is as slow as the large model generating `output` tokens by itself."""
+        target = self.profiles["large"].call_s(self.workload.visual, self.workload.prompt, output)
+        low, high = 0.0, float(MOST)
+        if self.mean_s(strategy, schedule, chances, low) >= target:
+            return 0.0
+        if self.mean_s(strategy, schedule, chances, high) < target:
+            return math.inf
+        while high - low > 1e-3:
+            middle = (low + high) / 2
+            if self.mean_s(strategy, schedule, chances, middle) < target:
+                low = middle
+            else:
+                high = middle
+        return low
+
+
+def _reasoning_s(profiles: Profiles, workload: RequestSize, reasoning: float) -> float:
+    """Seconds of the small model that reasons and answers by itself."""
+    profile, prompt = profiles["small"], workload.prompt
+    tokens = reasoning + workload.answer
+    return profile.call_s(workload.visual, prompt, 1) + profile.decode_s(tokens, prompt)
+
+
+def _lengths(profiles: Profiles, workload: RequestSize, key: Key) -> tuple[int, ...]:
+    """Lengths of reasoning to simulate: densest around the length at which the reader has caught up."""
+    _, schedule, route = key
+    first_s = profiles["large"].call_s(workload.visual, workload.prompt, 1)
+    step_s = profiles["small"].step_s(workload.prompt)
+    caught_up = FOLLOWED + (min(MOST_RUN, math.ceil(first_s / step_s)) if step_s > 0 else MOST_RUN)
+    last = max(256, 2 * caught_up)
+    if schedule is Schedule.THRIFTY or route is Route.CONFIRMED:  # no prefill ahead of the card's end
+        return 16, last // 2, last
+    around = (round(share * caught_up) for share in (0.85, 1, 1.25, 1.6))
+    return tuple(sorted({16, 64, *around, last}))
+
+
+def _on_line(line: Line, at: float) -> float:
+    """Linear interpolation, extrapolated on both sides; beyond the last value without falling."""
+    places, values = line
+    place = next((each for each in range(1, len(places) - 1) if at <= places[each]), len(places) - 1)
+    slope = (values[place] - values[place - 1]) / (places[place] - places[place - 1])
+    return values[place] + (max(slope, 0.0) if at > places[-1] else slope) * (at - places[place])
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------

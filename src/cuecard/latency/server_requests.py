@@ -1,15 +1,19 @@
-"""From streamed bytes to events and readings, and from readings to metrics, each as its tool defines it.
+"""Timed requests to a server, in closed and open loops; their bytes as events, readings, and metrics.
 
-vLLM (`vllm bench serve`) counts events with a choice, with or without text; guidellm counts events with text. n is the
-number of tokens in the server's usage.
+Each metric is as its tool defines it: vLLM (`vllm bench serve`) counts events with a choice, with or without text;
+guidellm counts events with text. n is the number of tokens in the server's usage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+import asyncio
+import gc
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
+from random import Random
 from statistics import fmean, quantiles
 
 from cuecard.answers.reasoning_parser import ReasoningParser, Start, parse
@@ -17,9 +21,119 @@ from cuecard.domain.call import Usage
 from cuecard.domain.errors import BrokenStream, ModelError
 from cuecard.latency import readings
 from cuecard.latency.readings import Point, Reading
-from cuecard.latency.server.client import Raw
-from cuecard.models.openai.http import EventStream
+from cuecard.models.openai.errors import ErrorMapper
+from cuecard.models.openai.http import EventStream, HttpClient
 from cuecard.models.openai.response_body import Chunk, chunk, objects
+
+PATH = "/chat/completions"
+_DONE = b"data: [DONE]"
+
+
+@dataclass
+class Raw:
+    """One request as observed. Times are on the event loop's monotonic clock."""
+
+    due_s: float
+    """Scheduled time of sending; from then to `sent_s` the request waits at the client."""
+    sent_s: float
+    head_s: float | None = None
+    chunks: list[tuple[float, bytes]] = field(default_factory=list)
+    """Chunks as received, each with its time."""
+    end_s: float | None = None
+    """Time of the end of the stream, or of the failure."""
+    error: ModelError | None = None
+
+
+Ask = Callable[[bytes, float | None], Awaitable[Raw]]
+
+
+class TimedClient:
+    """Timed requests to one server. Replacing an idle connection is part of the measured time."""
+
+    def __init__(self, base_url: str, api_key: str | None, limit_s: float, shown: str | None = None) -> None:
+        """`shown`: the address in errors, if `base_url` contains a password."""
+        self._faults, self._limit_s = ErrorMapper(shown or base_url, secrets=(api_key,) if api_key else ()), limit_s
+        self._server = HttpClient(base_url, api_key, None)
+
+    async def ask(self, body: bytes, due_s: float | None = None) -> Raw:
+        """Send, and read to the end. A failure is stored in `error`; only cancellation raises."""
+        clock = asyncio.get_running_loop().time
+        sent = clock()
+        raw = Raw(sent if due_s is None else due_s, sent)
+        try:
+            async with asyncio.timeout(self._limit_s):
+                answer = await self._server.post(PATH, body)
+                raw.head_s = clock()
+                try:
+                    while data := await answer.read():
+                        raw.chunks.append((clock(), data))
+                        if b"\n" + _DONE in data or data.startswith(_DONE):
+                            break
+                    raw.end_s = raw.chunks[-1][0] if data else clock()
+                    await answer.settle()
+                finally:
+                    answer.close()
+        except Exception as error:
+            raw.end_s = clock()
+            raw.error = self.translated(error, begun=raw.head_s is not None)
+        return raw
+
+    def translated(self, error: Exception, *, begun: bool) -> ModelError:
+        """Map an error to a ModelError, without the key, which some servers repeat when they refuse it."""
+        return self._faults.translated(error, begun=begun)
+
+    async def aclose(self) -> None:
+        await self._server.aclose()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Collect garbage beforehand, and disable collection while requests are timed."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+async def closed_loop(bodies: Sequence[bytes], at_once: int, ask: Ask) -> list[Raw]:
+    """Send the bodies, `at_once` at a time, and return in their order. A request is due when it is sent."""
+    left = iter(enumerate(bodies))
+    answers: dict[int, Raw] = {}
+
+    async def one_after_another() -> None:
+        for number, body in left:
+            answers[number] = await ask(body, None)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(at_once, len(bodies))):
+            group.create_task(one_after_another())
+    return [answers[number] for number in sorted(answers)]
+
+
+async def open_loop(bodies: Sequence[bytes], rate: float, at_once: int | None, chance: Random, ask: Ask) -> list[Raw]:
+    """Send at the arrivals of a Poisson process; beyond `at_once` open requests, due ones wait at the client."""
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    gaps = [chance.expovariate(rate) for _ in bodies]
+    slots = nullcontext() if at_once is None else asyncio.Semaphore(at_once)
+
+    async def arriving(body: bytes, due_s: float) -> Raw:
+        await asyncio.sleep(due_s - loop.time())
+        async with slots:
+            return await ask(body, due_s)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(arriving(body, start + after))
+            for body, after in zip(bodies, accumulate(gaps), strict=True)
+        ]
+    return [task.result() for task in tasks]
+
+
+# --- events and metrics -----------------------------------------------------------------------------------------------
+
 
 REASONING, ANSWER, SILENT = "reasoning", "answer", "silent"
 """Kinds of events with tokens; silent ones have tokens without text: special tokens, partial characters."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -13,17 +15,29 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
+from PIL import Image as PilImage
+
 from cuecard.domain.call import Usage
 from cuecard.domain.errors import BadInput, BrokenStream, Unsupported
-from cuecard.latency.grid import ProfileEnd, ProfileProgress, RoundLimits, Rounds
 from cuecard.latency.readings import Point, ProfileConfig, Reading, Readings
-from cuecard.latency.server.client import TimedClient, body, closed_loop, open_loop, undisturbed, without
-from cuecard.latency.server.metrics import reading_of
+from cuecard.latency.rounds import ProfileEnd, ProfileProgress, RoundLimits, Rounds
+from cuecard.latency.server_requests import TimedClient, closed_loop, open_loop, reading_of, undisturbed
 from cuecard.models.openai.client import KEY_HINT
 from cuecard.models.openai.connection import Connection
 from cuecard.models.openai.request_body import LOSSES
 from cuecard.models.spec import Served
 
+_WORDS = """
+time year people way day man thing woman life child world school state family student group country problem hand part
+place case week company system program question work government number night point home water room mother area money
+story fact month lot right study book eye job word business issue side kind head house service friend father power
+hour game line end member law car city name team minute idea body back parent face level office door
+"""
+WORDS = tuple(_WORDS.split())
+"""Common words, one token each in most tokenizers."""
+AHEAD = 8
+"""Number of words before the image; if they are drawn again, nothing after them is cached."""
+_CELLS = 16
 LEAST_REQUESTS = 8
 _ENOUGH = 4
 """Output tokens of the handshake, so that a stream differs from a reply in one piece."""
@@ -245,3 +259,47 @@ class ServerMeasurement:
         for reading in made:
             self._store.append(replace(reading, position=self._store.count()))
         return [reading.latency_s for reading in made if reading.error is None]
+
+
+# --- bodies -----------------------------------------------------------------------------------------------------------
+
+
+def body(
+    model: str, image_px: int | None, words: int, output_tokens: int, chance: Random, *, ignore_eos: bool
+) -> dict[str, Any]:
+    """A streamed request: words, a square image with this many pixels a side, and the rest of the words."""
+    drawn = chance.choices(WORDS, k=words)
+    content: list[dict[str, Any]] = [{"type": "text", "text": " ".join(drawn[:AHEAD])}]
+    if image_px is not None:
+        content.append({"type": "image_url", "image_url": {"url": picture(image_px, chance)}})
+    if drawn[AHEAD:]:
+        content.append({"type": "text", "text": " ".join(drawn[AHEAD:])})
+    text_only = image_px is None  # not every server accepts content parts
+    message = {"role": "user", "content": " ".join(drawn) if text_only else content}
+    asked = {
+        "model": model,
+        "messages": [message],
+        "stream": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+        "max_tokens": output_tokens,
+        "temperature": 0.0,
+    }
+    return {**asked, "ignore_eos": True, "min_tokens": output_tokens} if ignore_eos else asked
+
+
+def without(asked: dict[str, Any], refused: Iterable[str]) -> dict[str, Any]:
+    """The request without refused parameters; if `max_tokens` is refused, its newer name is used."""
+    left = {key: value for key, value in asked.items() if key not in refused}
+    if "continuous_usage_stats" in refused and "stream_options" in left:
+        left["stream_options"] = {"include_usage": True}
+    if "max_tokens" in refused:
+        left["max_completion_tokens"] = asked["max_tokens"]
+    return left
+
+
+def picture(side: int, chance: Random) -> str:
+    """A data URL: coloured cells, a new picture each time, few bytes at any size."""
+    cells = PilImage.frombytes("RGB", (_CELLS, _CELLS), chance.randbytes(3 * _CELLS * _CELLS))
+    file = io.BytesIO()
+    cells.resize((side, side), PilImage.Resampling.NEAREST).save(file, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

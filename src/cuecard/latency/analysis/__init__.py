@@ -1,1 +1,0 @@
-"""From readings to medians, rooflines, and fitted latency models."""

@@ -1,1 +1,0 @@
-"""Timing of models behind OpenAI-compatible servers."""

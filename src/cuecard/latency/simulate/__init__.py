@@ -1,1 +1,0 @@
-"""Predictions of strategies from fitted latency models: simulations, break-even points, plans."""
