@@ -22,7 +22,7 @@ from cuecard.models import probe as probes
 from cuecard.models import spec
 from cuecard.models.base import Model
 from cuecard.models.images import images
-from cuecard.models.probe_results import ProbeResults
+from cuecard.models.probe import ProbeResults
 from cuecard.strategies.acceptance_rules import one_model
 from cuecard.strategies.policy import Policy, PolicyOptions, policy_with
 from cuecard.strategies.reply import Heard

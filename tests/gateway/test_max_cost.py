@@ -19,7 +19,7 @@ from cuecard.gateway.pair_tables import Prices
 from cuecard.gateway.pairs import Service
 from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.gateway.spending import CostBudget, check_passed, tokens_of_image, tokens_of_text
-from cuecard.gateway.wire.usage import costs
+from cuecard.gateway.wire.values import costs
 from cuecard.models.base import Limits, Model
 from cuecard.models.prompt import TAGS, short
 from cuecard.models.replay import Says, ScriptedModel

@@ -21,7 +21,7 @@ from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.gateway.replay import ReplayedRequest, entries, replay, summary
 from cuecard.gateway.telemetry.journal import Journal
 from cuecard.gateway.wire.request import ParsedRequest, RequestInfo
-from cuecard.gateway.wire.usage import RequestEnd, Unanswered
+from cuecard.gateway.wire.values import RequestEnd, Unanswered
 from cuecard.models.base import Model
 from cuecard.strategies.policy import Policy, policy_with
 from cuecard.strategies.run import answer

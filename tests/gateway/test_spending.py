@@ -24,7 +24,7 @@ from cuecard.gateway.config import AuditSettings
 from cuecard.gateway.pairs import Service
 from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.gateway.telemetry.journal import Journal
-from cuecard.gateway.wire.usage import charge
+from cuecard.gateway.wire.values import charge
 from cuecard.models.base import Model
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.replay import Says, ScriptedModel

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.models import probe, probe_results, spec
+from cuecard.models import probe, spec
 from cuecard.models.base import Limits
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.prompt import CardFormat, short
@@ -140,7 +140,7 @@ async def test_what_was_found_is_stored_and_not_asked_again():
             asked.append(len(model.abilities.card_formats))
             await model.aclose()
         assert asked == [1, 1]
-        (stored,) = probe_results.load().values()
+        (stored,) = probe.load_results().values()
         assert stored.complete
 
 
@@ -170,24 +170,24 @@ async def test_another_model_under_the_same_name_is_probed_again():
         await probe.adapted(model)
         key = probe._key(model)
         model.fingerprint = "of another model"
-        assert probe._key(model) not in probe_results.load()
-        assert key in probe_results.load()
+        assert probe._key(model) not in probe.load_results()
+        assert key in probe.load_results()
         await model.aclose()
 
 
 async def test_findings_of_last_year_are_forgotten(monkeypatch):
     await found(reads(NOTES))
-    assert len(probe_results.load()) == 1
+    assert len(probe.load_results()) == 1
     now = time.time()
-    monkeypatch.setattr(probe_results.time, "time", lambda: now + 365 * 24 * 3600)
-    assert probe_results.load() == {}
+    monkeypatch.setattr(probe.time, "time", lambda: now + 365 * 24 * 3600)
+    assert probe.load_results() == {}
 
 
 async def test_a_cache_file_that_cannot_be_read_is_an_empty_one():
-    probe_results.path().parent.mkdir(parents=True)
+    probe.results_path().parent.mkdir(parents=True)
     for broken in ("{", "[]", '{"a": 1}', '{"a": {"reads": {"notes": {"x": 1}}}}'):
-        probe_results.path().write_text(broken)
-        assert probe_results.load() == {}
+        probe.results_path().write_text(broken)
+        assert probe.load_results() == {}
 
 
 async def test_what_the_table_says_goes_before_what_was_found():
@@ -239,7 +239,7 @@ async def test_a_probe_that_was_interrupted_goes_on_where_it_stopped():
         model = spec.load(f"{url}#tiny-instruct")
         whole = await probe.adapted(model)
         whole.steps = ["listing", "short", "constraint", "thinking"]
-        probe_results.store(probe._key(model), whole)
+        probe.store_results(probe._key(model), whole)
         server_calls: list[str] = []
         model.stream = _counted(model.stream, server_calls)  # type: ignore[method-assign]
         await probe.adapted(model)
@@ -284,8 +284,8 @@ async def test_a_prefix_cache_is_seen_by_what_the_server_counts():
 
 async def test_two_processes_that_store_at_once_leave_a_whole_file():
     seen, _ = await found(reads(NOTES))
-    await asyncio.gather(*(asyncio.to_thread(probe_results.store, f"{probe.VERSION} key {n}", seen) for n in range(8)))
-    assert json.loads(probe_results.path().read_text())
+    await asyncio.gather(*(asyncio.to_thread(probe.store_results, f"{probe.VERSION} key {n}", seen) for n in range(8)))
+    assert json.loads(probe.results_path().read_text())
 
 
 def test_models_in_this_process_are_not_probed(monkeypatch):

@@ -18,10 +18,10 @@ from rich.text import Text
 
 from cuecard.domain.errors import CuecardError, MissingExtra
 from cuecard.models import probe as probes
-from cuecard.models import probe_results, spec
+from cuecard.models import spec
 from cuecard.models.base import Abilities, Model
 from cuecard.models.openai import OpenAIModel
-from cuecard.models.probe_results import ProbeResults
+from cuecard.models.probe import ProbeResults
 
 if TYPE_CHECKING:
     from cuecard.gateway.admission.keys import Key
@@ -181,7 +181,7 @@ def check(
         for key in chosen.keys:
             console.print(_described(key), markup=False)
         but = f", but these servers cannot be reached: {', '.join(lost)}" if lost else ""
-        where = f"; what was found is in {probe_results.path()}" if found else ""
+        where = f"; what was found is in {probes.results_path()}" if found else ""
         console.print(f"{config} is in order{but}{where}", markup=False, soft_wrap=True)
     if lost:
         raise typer.Exit(2)

@@ -20,7 +20,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from cuecard.domain.call import Usage
 from cuecard.domain.errors import CuecardError, ModelBusy, ModelError, ModelUnreachable
 from cuecard.models import spec
-from cuecard.models.base import Abilities, Event, Finished, Limits, Model, Weighing
+from cuecard.models.base import Abilities, Event, Finished, Limits, Model, Weighed, Weighing
 from cuecard.models.local.engine import VARIABLE, first_line
 from cuecard.models.prompt import Prompt, conversation
 from cuecard.models.scope import Size
@@ -137,7 +137,7 @@ class RemoteModel:
     async def score(self, prompt: Prompt, answer: str) -> float:
         return float(await self._once("score", prompt, answer))
 
-    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
+    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[Weighed, Usage]:
         """As `Weigher.weigh`."""
         pieces, usage = await self._once("weigh", prompt, answer, by)
         return pieces, usage

@@ -12,14 +12,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
-from typing import cast
 
 from cuecard.domain.call import Mode, Usage
 from cuecard.domain.errors import BadInput, Unsupported, did_you_mean
 from cuecard.domain.question import AnswerKind, letter
 from cuecard.evals.item import Item
 from cuecard.models import prompt as layouts
-from cuecard.models.base import Abilities, Event, Limits, Model, Weigher, Weighing
+from cuecard.models.base import Abilities, Event, ForwardingModel, Limits, Model
 from cuecard.models.prompt import CardFormat, Prompt
 
 Foreign = Callable[[], Awaitable[str]]
@@ -174,7 +173,7 @@ def _ending(answer: str) -> str:
 
 
 @dataclass(frozen=True)
-class CardSwap:
+class CardSwap(ForwardingModel):
     """A reader that reads a placebo card instead of the written card."""
 
     model: Model
@@ -182,10 +181,6 @@ class CardSwap:
     placebo: str
     form: CardFormat | None
     foreign: Foreign
-
-    @property
-    def name(self) -> str:
-        return self.model.name
 
     @property
     def abilities(self) -> Abilities:
@@ -204,15 +199,3 @@ class CardSwap:
 
     async def warm(self, prompt: Prompt) -> Usage:
         raise Unsupported(f"{self.name} reads another card than the one that is written")
-
-    async def score(self, prompt: Prompt, answer: str) -> float:
-        return await self.model.score(prompt, answer)
-
-    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
-        return await cast(Weigher, self.model).weigh(prompt, answer, by)
-
-    def forget(self) -> None:
-        self.model.forget()
-
-    async def aclose(self) -> None:
-        await self.model.aclose()

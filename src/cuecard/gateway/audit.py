@@ -14,7 +14,7 @@ from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import Question
 from cuecard.gateway.config import AuditSettings
 from cuecard.gateway.pairs import Service
-from cuecard.gateway.wire.usage import charge, estimated_tokens
+from cuecard.gateway.wire.values import charge, estimated_tokens
 from cuecard.stats.inference import wilson_bounds
 from cuecard.strategies.run import answer
 

@@ -25,10 +25,10 @@ from cuecard.gateway.pool import Pool
 from cuecard.gateway.spending import check_passed, estimate, passed_estimate
 from cuecard.gateway.streaming import AnswerWriter, ClientStream, Exchange, streamed
 from cuecard.gateway.telemetry.metrics import Accounting
-from cuecard.gateway.wire import chat, messages, usage
+from cuecard.gateway.wire import chat, messages, values
 from cuecard.gateway.wire.body import ImageLoader, Parse, RequestBody, json_of, understood
 from cuecard.gateway.wire.request import ParsedRequest, max_cost, named, parse
-from cuecard.gateway.wire.usage import Json
+from cuecard.gateway.wire.values import Json
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,12 @@ class Endpoints:
             request.state.begun = True
             if parsed.stream:
                 events, metrics = streamed(exchange, writer, self._settings.ping_s), self._accounting.metrics
-                headers = usage.request_id(parsed.id) | exchange.headers() | client.headers()
+                headers = values.request_id(parsed.id) | exchange.headers() | client.headers()
                 return ClientStream(events, headers, metrics, held.pop_all())
             pieces: list[tuple[str, Any]] = []
             outcome = await exchange.answer(lambda kind, value: pieces.append((kind, value)))
         reasoning = "".join(value for kind, value in pieces if kind == "reasoning")
-        headers = usage.headers(parsed.id, outcome) | exchange.headers(outcome) | client.headers()
+        headers = values.headers(parsed.id, outcome) | exchange.headers(outcome) | client.headers()
         return JSONResponse(writer.whole(outcome, reasoning, exchange.account(outcome)), headers=headers)
 
     async def _by_one_model(self, request: Request, body: RequestBody, client: ApiClient) -> Response:
@@ -131,7 +131,7 @@ class Endpoints:
                 return ClientStream(exchange.events(events, metrics), client.headers(), metrics, held.pop_all())
             async with while_connected(request.receive):
                 answer = await exchange.whole(events)
-        return JSONResponse(answer, headers=usage.headers(info.id, exchange.outcome) | client.headers())
+        return JSONResponse(answer, headers=values.headers(info.id, exchange.outcome) | client.headers())
 
     async def decision(self, request: Request) -> Response:
         """The route that a chat completion would take, without the expensive calls."""
@@ -146,7 +146,7 @@ class Endpoints:
             request.state.begun = True
             async with while_connected(request.receive):
                 route = await exchange.decide()
-        return JSONResponse(route, headers=usage.request_id(parsed.id) | client.headers())
+        return JSONResponse(route, headers=values.request_id(parsed.id) | client.headers())
 
     async def count_tokens(self, request: Request) -> Response:
         """An estimate of a message's prompt tokens: its images are neither fetched nor decoded."""
@@ -270,7 +270,7 @@ def _response(
     status, own = status or error.http_status, dict(headers or {})
     if path == MESSAGES or path.startswith(f"{MESSAGES}/"):
         body = messages.problem(error, status)
-        return JSONResponse(body, status, headers=own | usage.request_id(body["request_id"]))
+        return JSONResponse(body, status, headers=own | values.request_id(body["request_id"]))
     return JSONResponse(chat.problem(error), status, headers=own)
 
 

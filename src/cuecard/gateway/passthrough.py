@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
-from cuecard.domain.errors import BrokenStream, CuecardError
+from cuecard.domain.errors import BadInput, BrokenStream, CuecardError
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.gateway.admission.connections import ClientGone
 from cuecard.gateway.admission.limits import Lease
@@ -15,8 +16,19 @@ from cuecard.gateway.pairs import Service
 from cuecard.gateway.telemetry.metrics import Accounting, GatewayMetrics
 from cuecard.gateway.wire.chat import problem, sse
 from cuecard.gateway.wire.request import RequestInfo, named
-from cuecard.gateway.wire.usage import CHARS_PER_TOKEN, Json, RequestEnd, Unanswered
-from cuecard.gateway.wire.values import DATA, everything, permit
+from cuecard.gateway.wire.values import (
+    CHARS_PER_TOKEN,
+    CONNECTING,
+    DATA,
+    HINT,
+    Json,
+    RequestEnd,
+    Unanswered,
+    everything,
+    leads_away,
+    reading,
+    refers_away,
+)
 from cuecard.models.openai.response_body import chunk, usage
 
 PASSED = "passed"
@@ -120,3 +132,113 @@ def _streamed(event: Json) -> Json:
         return event
     deltas = [{"delta" if key == "message" else key: value for key, value in choice.items()} for choice in whole]
     return event | {"object": "chat.completion.chunk", "choices": deltas}
+
+
+# --- what may be passed on --------------------------------------------------------------------------------------------
+
+MESSAGE = (
+    *("role", "content", "name", "refusal", "tool_calls", "tool_call_id", "function_call", "annotations"),
+    *("reasoning_content", "reasoning", "reasoning_details", "prefix"),
+)
+"""The keys that a message may have."""
+WORDS = (
+    *("messages", "tools", "functions", "response_format", "stop", "model", "prediction"),
+    *("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "verbosity"),
+    *("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
+)
+"""Parameters whose text may begin like an address: it is for the model, or a grammar, or is checked separately."""
+
+
+def permit(body: Json) -> None:
+    """Raises BadInput for a request that must not be passed on."""
+    for key, value in body.items():
+        if key in CONNECTING and value is not None:
+            raise BadInput(f"{key} is not passed on: it has the server connect to others", "leave it out", param=key)
+        if (key not in WORDS and leads_away(value)) or refers_away(value):
+            raise BadInput(f"no address is passed on, and {key[:100]!r} has one", HINT, param=key[:100])
+    tools = body.get("tools") or []
+    for tool in tools if isinstance(tools, list) else [tools]:
+        if not isinstance(tool, dict) or tool.get("type") not in ("function", "custom"):
+            hint = "have the client call the others"
+            raise BadInput("only tools of type 'function' are passed on", hint, param="tools")
+    messages = body.get("messages")
+    if not isinstance(messages, list):
+        raise BadInput("messages is not a list", param="messages")
+    for index, message in enumerate(messages):
+        with reading(f"messages[{index}]"):
+            _permit_message(message, f"message {index + 1}")
+
+
+def _permit_message(message: Any, where: str) -> None:
+    if not isinstance(message, dict):
+        raise BadInput(f"{where} is not an object")
+    for key, value in message.items():
+        if key not in MESSAGE and value is not None:
+            raise BadInput(f"{where} has an unknown key {key[:100]!r}", f"there are: {', '.join(MESSAGE)}")
+    content = message.get("content")
+    if not isinstance(content, str | list | None):
+        raise BadInput(f"{where} has no content", "a text, or a list of parts")
+    for part in content if isinstance(content, list) else ():
+        _permit_part(part, where)
+
+
+def _permit_part(part: Any, where: str) -> None:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(kind, str) or kind not in PARTS:
+        raise BadInput(f"{where} has a part of type {str(kind)[:100]!r}", f"there are: {', '.join(PARTS)}")
+    holds, is_fine = PARTS[kind]
+    part = {key: value for key, value in part.items() if value is not None}
+    if strange := sorted(set(part) - {holds, *BESIDE}):
+        raise BadInput(f"{where} has a {kind} with an unknown key {strange[0][:100]!r}", f"write it as {holds}")
+    if not is_fine(part.get(holds)):
+        problem = f"no {holds} is fetched from the web here" if is_fine is _data_url else f"{where} has a bad {kind}"
+        raise BadInput(problem, HINT)
+    if leads_away([part[key] for key in BESIDE if key in part]):
+        raise BadInput(f"{where} has a {kind} with an address", HINT)
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _secret(value: object) -> bool:
+    return isinstance(value, str) and not leads_away(value)
+
+
+def _data_url(value: object) -> bool:
+    url = value.get("url") if isinstance(value, dict) and set(value) <= {"url", "detail", "format"} else value
+    return isinstance(url, str) and url[: len(DATA)].lower() == DATA
+
+
+def _sound(value: object) -> bool:
+    return isinstance(value, dict) and set(value) <= {"data", "format"} and not leads_away(value)
+
+
+def _file(value: object) -> bool:
+    return isinstance(value, dict) and set(value) <= {"file_data", "filename"} and _data_url(value.get("file_data"))
+
+
+def _thought(value: object) -> bool:
+    if not isinstance(value, list):
+        return _text(value)
+    return all(isinstance(each, dict) and set(each) <= {"type", "text"} and _text(each.get("text")) for each in value)
+
+
+PARTS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
+    "text": ("text", _text),
+    "input_text": ("text", _text),
+    "output_text": ("text", _text),
+    "refusal": ("refusal", _text),
+    "thinking": ("thinking", _thought),
+    "redacted_thinking": ("data", _secret),
+    "reasoning": ("text", _text),
+    "reasoning_text": ("text", _text),
+    "image_url": ("image_url", _data_url),
+    "input_image": ("image_url", _data_url),
+    "video_url": ("video_url", _data_url),
+    "audio_url": ("audio_url", _data_url),
+    "input_audio": ("input_audio", _sound),
+    "file": ("file", _file),
+}
+"""Type of a part -> the key of its content, and the check of that content."""
+BESIDE = ("type", "detail", "annotations", "cache_control", "signature")

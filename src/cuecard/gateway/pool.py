@@ -27,6 +27,7 @@ from cuecard.models.base import (
     Progress,
     ReasoningDelta,
     Started,
+    Weighed,
     Weigher,
     Weighing,
 )
@@ -232,7 +233,7 @@ class Pool:
         async with replica.call(partial(conversation, prompt)):
             return await replica.model.score(prompt, answer)
 
-    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
+    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[Weighed, Usage]:
         replica = self._choose(prompt, [])
         async with replica.call(partial(conversation, prompt)):
             return await cast(Weigher, replica.model).weigh(prompt, answer, by)

@@ -25,7 +25,7 @@ from cuecard.domain.errors import BadInput, ModelError, NoAnswer, Unsupported
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Calling, Image, Message, Question
 from cuecard.gateway.telemetry.journal import pictures
-from cuecard.gateway.wire.usage import usage
+from cuecard.gateway.wire.values import usage
 from cuecard.models.base import (
     Abilities,
     AnswerDelta,

@@ -11,9 +11,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import cast
 
 from cuecard.domain.call import Mode, Usage
 from cuecard.domain.errors import (
@@ -29,9 +28,8 @@ from cuecard.domain.question import Image
 from cuecard.gateway.admission.limits import Amount, Lease
 from cuecard.gateway.pair_tables import Prices
 from cuecard.gateway.pool import Pool, pool_of
-from cuecard.gateway.wire.usage import TOKENS_PER_IMAGE, Json, cost
-from cuecard.gateway.wire.values import DATA, everything
-from cuecard.models.base import Abilities, Event, Finished, Limits, Model, Progress, Weigher, Weighing
+from cuecard.gateway.wire.values import DATA, TOKENS_PER_IMAGE, Json, cost, everything
+from cuecard.models.base import Abilities, Event, Finished, ForwardingModel, Limits, Model, Progress, Weighed, Weighing
 from cuecard.models.images import image_headers
 from cuecard.models.prompt import Prompt
 
@@ -171,44 +169,55 @@ def at_most(prompt_tokens: int, completion_tokens: int, prices: Prices) -> float
     return max(cost(used, prices), cost(replace(used, cached_tokens=prompt_tokens), prices))
 
 
-class CostLimitedModel:
-    """A model that makes no call whose worst case exceeds its budget, and never warms a prompt."""
+class CoveredModel(ForwardingModel):
+    """A model whose calls each run inside a context: it reserves their worst case, and charges what they use."""
+
+    def covered(
+        self, prompt: Prompt, limits: Limits | None, more: str = ""
+    ) -> AbstractAsyncContextManager[RunningCall | Reservation]:
+        """The context of a call; `limits`: None if it decodes nothing, `more`: a text after the prompt."""
+        raise NotImplementedError
+
+    async def warm(self, prompt: Prompt) -> Usage:
+        async with self.covered(prompt, None) as call:
+            call.usage = await super().warm(prompt)
+        return call.usage
+
+    async def score(self, prompt: Prompt, answer: str) -> float:
+        async with self.covered(prompt, None, answer):
+            return await super().score(prompt, answer)
+
+    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[Weighed, Usage]:
+        async with self.covered(prompt, None, answer) as call:
+            weighed, call.usage = await super().weigh(prompt, answer, by)
+        return weighed, call.usage
+
+    async def aclose(self) -> None:
+        """Does nothing: the model serves other requests, too."""
+
+
+class CostLimitedModel(CoveredModel):
+    """A model that makes no call whose worst case exceeds its budget (CostLimit), and never warms a prompt."""
 
     def __init__(self, model: Pool, role: str, budget: CostBudget) -> None:
-        self._model, self._role, self._budget = model, role, budget
-
-    @property
-    def name(self) -> str:
-        return self._model.name
+        super().__init__(model)
+        self._pool, self._role, self._budget = model, role, budget
 
     @property
     def abilities(self) -> Abilities:
-        return replace(self._model.abilities, prefix_sessions=False)
+        return replace(self.model.abilities, prefix_sessions=False)
+
+    @asynccontextmanager
+    async def covered(self, prompt: Prompt, limits: Limits | None, more: str = "") -> AsyncIterator[Reservation]:
+        with self._budget.call(self._role, prompt, limits, more) as hold:
+            yield hold
 
     def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
-        """As `Model.stream`. Raises CostLimit."""
-        return self._model.stream(prompt, limits, self._budget.call(self._role, prompt, limits))
+        return self._pool.stream(prompt, limits, self._budget.call(self._role, prompt, limits))
 
     async def warm(self, prompt: Prompt) -> Usage:
         """As `Model.warm`; always raises Unsupported."""
         raise Unsupported(f"{self.name} reads nothing ahead where max_cost is set")
-
-    async def score(self, prompt: Prompt, answer: str) -> float:
-        """As `Model.score`. Raises CostLimit."""
-        with self._budget.call(self._role, prompt, None, answer):
-            return await self._model.score(prompt, answer)
-
-    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
-        """As `Weigher.weigh`. Raises CostLimit."""
-        with self._budget.call(self._role, prompt, None, answer) as hold:
-            weighed, hold.usage = await self._model.weigh(prompt, answer, by)
-        return weighed, hold.usage
-
-    def forget(self) -> None:
-        self._model.forget()
-
-    async def aclose(self) -> None:
-        """Does nothing: the model serves other requests, too."""
 
 
 def passed_tokens(body: Json) -> tuple[int, int | None]:
@@ -276,22 +285,15 @@ class RunningCall:
     usage: Usage = field(default_factory=Usage)
 
 
-class LeasedModel:
+class LeasedModel(CoveredModel):
     """A model whose calls are covered by a lease. All methods that call it raise BudgetReached."""
 
     def __init__(self, model: Model, role: str, lease: Lease, prices: Prices, cases: WorstCase) -> None:
-        self._model, self._role, self._lease, self._prices, self._cases = model, role, lease, prices, cases
-
-    @property
-    def name(self) -> str:
-        return self._model.name
-
-    @property
-    def abilities(self) -> Abilities:
-        return self._model.abilities
+        super().__init__(model)
+        self._role, self._lease, self._prices, self._cases = role, lease, prices, cases
 
     @asynccontextmanager
-    async def _covered(self, prompt: Prompt, limits: Limits | None, more: str = "") -> AsyncIterator[RunningCall]:
+    async def covered(self, prompt: Prompt, limits: Limits | None, more: str = "") -> AsyncIterator[RunningCall]:
         estimated, call = self._cases.prompt_tokens(self._role, prompt, more), RunningCall()
         read, written = self._cases.tokens(estimated, prompt, limits)
         async with self._lease.call(Amount(read + written, at_most(read, written, self._prices))) as used:
@@ -305,32 +307,8 @@ class LeasedModel:
                 used.append(Amount(prompt_tokens + (usage.completion_tokens or 0), cost(whole, self._prices)))
 
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
-        """As `Model.stream`."""
-        async with self._covered(prompt, limits) as call, aclosing(self._model.stream(prompt, limits)) as events:
+        async with self.covered(prompt, limits) as call, aclosing(self.model.stream(prompt, limits)) as events:
             async for event in events:
                 if isinstance(event, Progress | Finished):
                     call.usage = event.usage
                 yield event
-
-    async def warm(self, prompt: Prompt) -> Usage:
-        """As `Model.warm`."""
-        async with self._covered(prompt, None) as call:
-            call.usage = await self._model.warm(prompt)
-        return call.usage
-
-    async def score(self, prompt: Prompt, answer: str) -> float:
-        """As `Model.score`."""
-        async with self._covered(prompt, None, answer):
-            return await self._model.score(prompt, answer)
-
-    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
-        """As `Weigher.weigh`."""
-        async with self._covered(prompt, None, answer) as call:
-            weighed, call.usage = await cast(Weigher, self._model).weigh(prompt, answer, by)
-        return weighed, call.usage
-
-    def forget(self) -> None:
-        self._model.forget()
-
-    async def aclose(self) -> None:
-        """Does nothing: the model serves other requests, too."""

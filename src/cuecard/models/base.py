@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from cuecard.answers.kinds import KINDS
 from cuecard.domain.call import AnswerToken, Call, FinishReason, Mode, Usage
@@ -164,6 +164,10 @@ class Weighing(StrEnum):
     """-log of the piece's probability, in nats (self-information, Selective Context)."""
 
 
+Weighed = tuple[tuple[str, float], ...]
+"""The pieces of a card in order, each with its weight."""
+
+
 @dataclass(frozen=True)
 class Abilities:
     """What a model can do. None: not known yet (not probed)."""
@@ -235,12 +239,45 @@ class Model(Protocol):
 class Weigher(Protocol):
     """A model that can weigh the pieces of a card; its `Abilities.weighing` is true."""
 
-    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
+    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[Weighed, Usage]:
         """The pieces of the prompt's card in order, each with its weight; and the usage of this computation.
 
         Raises ModelError; BadInput if the card is not in the prompt or the answer is empty.
         """
         ...
+
+
+class ForwardingModel:
+    """A model that forwards its calls to another one: the base of models that change some of them."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def abilities(self) -> Abilities:
+        return self.model.abilities
+
+    def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
+        return self.model.stream(prompt, limits)
+
+    async def warm(self, prompt: Prompt) -> Usage:
+        return await self.model.warm(prompt)
+
+    async def score(self, prompt: Prompt, answer: str) -> float:
+        return await self.model.score(prompt, answer)
+
+    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[Weighed, Usage]:
+        return await cast(Weigher, self.model).weigh(prompt, answer, by)
+
+    def forget(self) -> None:
+        self.model.forget()
+
+    async def aclose(self) -> None:
+        await self.model.aclose()
 
 
 @dataclass

@@ -21,23 +21,145 @@ import hashlib
 import io
 import json
 import os
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image as PilImage
 
+from cuecard import disk
 from cuecard.domain.call import Call, FinishReason
 from cuecard.domain.errors import CuecardError, ModelBusy, ModelError, ModelTimeout, ModelUnreachable
 from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.models.base import CallRecorder, Limits, Model
-from cuecard.models.probe_results import STEPS, CardTrial, ProbeResults, load, store
 from cuecard.models.prompt import CardFormat, Prompt, Turn, read, reason, short
 
 if TYPE_CHECKING:
     from cuecard.models.openai import OpenAIModel
+
+
+FRESH_S = 30 * 24 * 3600.0
+"""Seconds for which stored results are valid."""
+STEPS = ("short", "constraint", *map(str, CardFormat), "reasoning", "cache", "images", "aborts")
+"""The steps of a probe, in order: those that affect answers come first."""
+
+
+@dataclass
+class CardTrial:
+    """One trial of a card format. `right`: the answer was the card's; `short`: it ended by itself."""
+
+    right: bool
+    short: bool
+    tokens: int | None
+    seconds: float
+
+
+@dataclass
+class ProbeResults:
+    """Probe results of one served model. None: undecided, or not probed yet."""
+
+    steps: list[str] = field(default_factory=list)
+    """Steps that are done."""
+    at: float = 0.0
+    """Time of the last step, in seconds since 1970."""
+    problem: str | None = None
+    """Why the server does not answer."""
+    listed: bool | None = None
+    """The model's name is in the server's list."""
+    served: list[str] = field(default_factory=list)
+    """The names in the server's list; empty if the model's name is among them."""
+    owner: str | None = None
+    """`owned_by` in the server's list, which identifies the kind of server (vllm, sglang, llamacpp)."""
+    short_answers: bool | None = None
+    """A short call returns a short answer, without reasoning before it."""
+    short_tokens: int | None = None
+    logprobs: bool | None = None
+    constraint: str | None = None
+    """How a request asks the server to decode under a grammar, one of `request_body.Dialect`."""
+    reads: dict[str, CardTrial] = field(default_factory=dict)
+    """By card format."""
+    prefill: bool | None = None
+    """The server continues a given reasoning: the answer has a result that only the reasoning contains."""
+    reasoning: bool | None = None
+    """A reasoning call returns reasoning that can be separated from the answer."""
+    images: bool | None = None
+    prefix_cache: bool | None = None
+    """The server reports cached tokens for a repeated prompt."""
+    first_s: float | None = None
+    again_s: float | None = None
+    """TTFT in seconds of a prompt, and of the same prompt again."""
+    aborts: bool | None = None
+    """The server aborts a request when its client disconnects, by its own count."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def reachable(self) -> bool:
+        return bool(self.steps) and self.problem is None
+
+    @property
+    def complete(self) -> bool:
+        return set(STEPS) <= set(self.steps)
+
+    @property
+    def pays(self) -> bool:
+        """Whether warming pays: the TTFT of a repeated prompt is below 70% of that of the first."""
+        return bool(self.prefix_cache and self.first_s and self.again_s and self.again_s < 0.7 * self.first_s)
+
+    @property
+    def cards(self) -> list[str]:
+        """The formats with the right, short answer, best first; empty if there are none."""
+        return [form for form in CardFormat if (tried := self.reads.get(form)) and tried.right and tried.short]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that follow from the results, under the keys of a model's table."""
+        found = {
+            "images": self.images,
+            "logprobs": self.logprobs,
+            "prefill": self.prefill,
+            "prefix_cache": self.pays if "cache" in self.steps else None,
+            "constraint": self.constraint,
+            "cards": self.cards or None,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def results_path() -> Path:
+    """The file of all results: in XDG_CACHE_HOME, or in the system's cache directory of the user."""
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "cuecard" / "probes.json"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "cuecard" / "probes.json"
+    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "cuecard" / "probes.json"
+
+
+def load_results() -> dict[str, ProbeResults]:
+    """Stored results that are not too old, by server, model and version; empty if the file cannot be read."""
+    try:
+        data = json.loads(results_path().read_text(encoding="utf-8"))
+        return {key: found for key, each in data.items() if time.time() - (found := _probe_results(each)).at < FRESH_S}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def store_results(key: str, found: ProbeResults) -> None:
+    """Add results to the file. Raises OSError."""
+    file = results_path()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    known = {name: asdict(each) for name, each in load_results().items()}
+    disk.save(file, known | {key: asdict(found)})
+
+
+def _probe_results(data: Mapping[str, Any]) -> ProbeResults:
+    known = {each.name for each in fields(ProbeResults)}
+    found = ProbeResults(**{name: value for name, value in data.items() if name in known})
+    found.reads = {str(form): CardTrial(**each) for form, each in data.get("reads", {}).items()}
+    return found
+
 
 VERSION = 1
 """Version of the questions below; stored results of other versions are not used."""
@@ -114,7 +236,7 @@ async def _adapted(alike: Sequence[OpenAIModel], tell: Callable[[str], None]) ->
     results = await adapted(first, tell=tell)
     for other in others:
         other.fingerprint = first.fingerprint
-        other.adapt(results)
+        other.adapt(results.settings, short_answers=results.short_answers)
     return results
 
 
@@ -127,9 +249,9 @@ async def adapted(
         tell(f"{model.name} could not be probed ({results.problem}); defaults hold")
         return results
     key = _key(model)
-    if not fresh and (stored := load().get(key)) is not None:
+    if not fresh and (stored := load_results().get(key)) is not None:
         results = stored
-    model.adapt(results)
+    model.adapt(results.settings, short_answers=results.short_answers)
     if results.listed is False:
         names = ", ".join(results.served[:8])
         tell(f"{model.url} does not list {model.served_name!r}; it lists: {names}. It may answer with another model")
@@ -148,9 +270,9 @@ async def adapted(
             results.notes.append(f"{name}: {error}")
         results.steps.append(name)
         results.at = time.time()
-        model.adapt(results)
+        model.adapt(results.settings, short_answers=results.short_answers)
         with suppress(OSError, CuecardError):  # it is a cache
-            await asyncio.to_thread(store, key, results)
+            await asyncio.to_thread(store_results, key, results)
     return results
 
 

@@ -24,6 +24,7 @@ from cuecard.models.base import (
     CallRecorder,
     Event,
     Finished,
+    ForwardingModel,
     Limits,
     Model,
     Progress,
@@ -122,46 +123,34 @@ def _by_the_clock() -> Callable[[float], Awaitable[None]]:
 # --- recordings -------------------------------------------------------------------------------------------------------
 
 
-class RecordingModel:
+class RecordingModel(ForwardingModel):
     """Forwards calls to a model and appends each finished one to a file; failed and cancelled calls are left out."""
 
     def __init__(self, model: Model, path: Path) -> None:
-        self._model, self._path = model, path
+        super().__init__(model)
+        self._path = path
         self._append({"header": _header(model)})
 
     @property
-    def name(self) -> str:
-        return self._model.name
-
-    @property
     def abilities(self) -> Abilities:
-        return replace(self._model.abilities, weighing=False)  # weights are not recorded
+        return replace(self.model.abilities, weighing=False)  # weights are not recorded
 
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         clock = asyncio.get_running_loop().time
         began, events = clock(), []
-        async with aclosing(self._model.stream(prompt, limits)) as stream:
+        async with aclosing(self.model.stream(prompt, limits)) as stream:
             async for event in stream:
                 events.append([round(clock() - began, 6), type(event).__name__, _fields(event)])
                 if isinstance(event, Finished):  # before the yield: the consumer may stop here
                     self._append({"key": key(self.name, prompt, limits), "events": events})
                 yield event
 
-    async def warm(self, prompt: Prompt) -> Usage:
-        return await self._model.warm(prompt)
-
     async def score(self, prompt: Prompt, answer: str) -> float:
         began = asyncio.get_running_loop().time()
-        value = await self._model.score(prompt, answer)
+        value = await self.model.score(prompt, answer)
         took = asyncio.get_running_loop().time() - began
         self._append({"key": key(self.name, prompt, Limits(), answer), "score": value, "seconds": round(took, 6)})
         return value
-
-    def forget(self) -> None:
-        self._model.forget()
-
-    async def aclose(self) -> None:
-        await self._model.aclose()
 
     def _append(self, record: dict[str, Any]) -> None:
         try:

@@ -25,13 +25,13 @@ from cuecard.models.base import (
     ReasoningDelta,
     ReasoningEnded,
     Started,
+    Weighed,
     Weighing,
 )
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import ReplayedModel, StoredCall
 
 _NOTHING_S = 1e-9
-Weighed = tuple[tuple[str, float], ...]
 
 
 @dataclass

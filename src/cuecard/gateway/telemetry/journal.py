@@ -23,7 +23,7 @@ from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome, call_as_object
 from cuecard.domain.question import Image, Question
 from cuecard.gateway.wire.request import ParsedRequest, RequestInfo
-from cuecard.gateway.wire.usage import RequestEnd, Unanswered, charge, usage
+from cuecard.gateway.wire.values import RequestEnd, Unanswered, charge, usage
 
 log = logging.getLogger("cuecard.gateway")
 

@@ -23,7 +23,7 @@ from cuecard.gateway.pairs import Service
 from cuecard.gateway.pool import BreakerState, Pool, Replica
 from cuecard.gateway.telemetry.journal import Journal
 from cuecard.gateway.wire.request import ParsedRequest, RequestInfo
-from cuecard.gateway.wire.usage import RequestEnd, Unanswered, charge, costs
+from cuecard.gateway.wire.values import RequestEnd, Unanswered, charge, costs
 
 if TYPE_CHECKING:  # OpenTelemetry is optional
     from cuecard.gateway.telemetry.traces import Traces

@@ -23,7 +23,7 @@ import cuecard
 from cuecard.domain.call import Call
 from cuecard.domain.outcome import Outcome
 from cuecard.gateway.wire.request import RequestInfo
-from cuecard.gateway.wire.usage import Unanswered, usage
+from cuecard.gateway.wire.values import Unanswered, usage
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 NS = 1_000_000_000

@@ -14,8 +14,7 @@ from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import Calling
 from cuecard.gateway.wire.request import Fetch, ParsedRequest, parse_translated, split
 from cuecard.gateway.wire.tools import ToolCall, as_json, pieces
-from cuecard.gateway.wire.usage import Json, usage
-from cuecard.gateway.wire.values import object_of, reading
+from cuecard.gateway.wire.values import Json, object_of, reading, usage
 
 PING = b": ping\n\n"
 """A comment among server-sent events: it keeps a connection alive."""

@@ -11,12 +11,11 @@ from typing import Any
 
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.outcome import Outcome
-from cuecard.gateway.wire import usage as token_usage
 from cuecard.gateway.wire.chat import calls_of, event, text_of
 from cuecard.gateway.wire.request import MOST_PARTS, Fetch, ParsedRequest, nested_format, parse_translated, split
 from cuecard.gateway.wire.tools import ToolCall, as_json, pieces
-from cuecard.gateway.wire.usage import Json
-from cuecard.gateway.wire.values import object_of
+from cuecard.gateway.wire.values import Json, object_of
+from cuecard.gateway.wire.values import usage as token_usage
 
 EXAMPLE = '{"model": "cuecard", "max_tokens": 1024, "messages": [{"role": "user", "content": "…"}]}'
 IGNORED = ("cache_control", "container", "context_management", "diagnostics", "inference_geo", "speed")
@@ -100,7 +99,7 @@ def _reasoning(thinking: Json) -> Json:
 
 def usage(outcome: Outcome) -> Json:
     """Tokens over all calls. Unlike OpenAI, Anthropic does not count cached tokens as input."""
-    total = token_usage.usage(outcome)
+    total = token_usage(outcome)
     cached = total["prompt_tokens_details"]["cached_tokens"]
     tokens = _tokens(max(0, total["prompt_tokens"] - cached), cached, total["completion_tokens"])
     return tokens | {

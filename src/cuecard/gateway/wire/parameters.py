@@ -10,8 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from cuecard.domain.errors import BadInput, BeyondAPair
-from cuecard.gateway.wire.usage import Json
-from cuecard.gateway.wire.values import count, flag, is_same, number, object_of, permit_fields, reading, suggest
+from cuecard.gateway.wire.values import Json, count, flag, is_same, number, object_of, permit_fields, reading, suggest
 from cuecard.models.base import PENALTIES, SAMPLING, TEMPLATE, Extras
 
 

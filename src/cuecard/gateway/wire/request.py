@@ -16,8 +16,7 @@ from cuecard.domain.question import AnswerKind, Image, Message, Question, kind_n
 from cuecard.gateway.wire import tools
 from cuecard.gateway.wire.parameters import STREAM_OPTIONS, Parameters, read
 from cuecard.gateway.wire.tools import Tools
-from cuecard.gateway.wire.usage import Json, estimated_tokens
-from cuecard.gateway.wire.values import count, flag, number, object_of, reading
+from cuecard.gateway.wire.values import Json, count, estimated_tokens, flag, number, object_of, reading
 from cuecard.strategies.policy import Surface, options_at
 
 Fetch = Callable[[str], Image]

@@ -14,12 +14,11 @@ from typing import Any
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.outcome import Outcome
 from cuecard.gateway.wire import chat
-from cuecard.gateway.wire import usage as token_usage
 from cuecard.gateway.wire.chat import calls_of, event, text_of
 from cuecard.gateway.wire.request import Fetch, ParsedRequest, nested_format, parse_translated, split
 from cuecard.gateway.wire.tools import ToolCall, pieces
-from cuecard.gateway.wire.usage import Json
-from cuecard.gateway.wire.values import flag, object_of, reading
+from cuecard.gateway.wire.values import Json, flag, object_of, reading
+from cuecard.gateway.wire.values import usage as token_usage
 
 STATEFUL = {
     "previous_response_id": "send the whole conversation as input",
@@ -155,7 +154,7 @@ def _add_call(messages: list[Json], item: Json) -> None:
 def usage(outcome: Outcome) -> Json:
     names = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
     names |= {f"{name}_details": f"{own}_details" for name, own in names.items()}
-    return {names.get(name, name): count for name, count in token_usage.usage(outcome).items()}
+    return {names.get(name, name): count for name, count in token_usage(outcome).items()}
 
 
 @dataclass(frozen=True)

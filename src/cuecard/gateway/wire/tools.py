@@ -17,8 +17,7 @@ from cuecard.answers.readers import json_replies as form
 from cuecard.answers.readers.json_replies import ARGUMENTS, CALLS, NAME
 from cuecard.domain.errors import BadInput, BeyondAPair
 from cuecard.domain.question import AnswerKind, Calling, Message, Question
-from cuecard.gateway.wire.usage import Json
-from cuecard.gateway.wire.values import reading
+from cuecard.gateway.wire.values import Json, reading
 
 MOST_TOOLS = 128
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}")

@@ -1,15 +1,22 @@
-"""Readers of values in the JSON of a request, and checks of addresses in requests that are passed on."""
+"""JSON values of requests, read with errors that name them; usage, price and headers of answers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
+from cuecard.domain.call import Call, Usage
 from cuecard.domain.errors import BadInput, did_you_mean
-from cuecard.gateway.wire.usage import Json
+from cuecard.domain.outcome import Outcome, outcome_as_object
+from cuecard.domain.question import Message, Question
+from cuecard.gateway.pair_tables import Prices
+from cuecard.models.base import Limits
 
+Json = dict[str, Any]
 MOST_TOKENS = 2**31 - 1
 """More than any model generates, and the most that servers accept."""
 
@@ -86,17 +93,6 @@ DATA = "data:"
 ADDRESS = re.compile(r"\s*([a-z][a-z0-9+.-]*://|file:)", re.IGNORECASE)
 """How the text of an address begins."""
 HINT = "send the data itself, as a data URL"
-MESSAGE = (
-    *("role", "content", "name", "refusal", "tool_calls", "tool_call_id", "function_call", "annotations"),
-    *("reasoning_content", "reasoning", "reasoning_details", "prefix"),
-)
-"""The keys that a message may have."""
-WORDS = (
-    *("messages", "tools", "functions", "response_format", "stop", "model", "prediction"),
-    *("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "verbosity"),
-    *("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
-)
-"""Parameters whose text may begin like an address: it is for the model, or a grammar, or is checked separately."""
 CONNECTING = (
     *("kv_transfer_params", "plugins", "web_search_options", "mcp_servers", "bootstrap_host", "fallbacks"),
     *("api_key", "api_base", "base_url", "extra_headers", "extra_body", "custom_llm_provider", "user_config"),
@@ -112,120 +108,25 @@ CONFIGURING = re.compile(
 REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
-def permit(body: Json) -> None:
-    """Raises BadInput for a request that must not be passed on."""
-    for key, value in body.items():
-        if key in CONNECTING and value is not None:
-            raise BadInput(f"{key} is not passed on: it has the server connect to others", "leave it out", param=key)
-        if (key not in WORDS and _leads_away(value)) or _refers_away(value):
-            raise BadInput(f"no address is passed on, and {key[:100]!r} has one", HINT, param=key[:100])
-    tools = body.get("tools") or []
-    for tool in tools if isinstance(tools, list) else [tools]:
-        if not isinstance(tool, dict) or tool.get("type") not in ("function", "custom"):
-            hint = "have the client call the others"
-            raise BadInput("only tools of type 'function' are passed on", hint, param="tools")
-    messages = body.get("messages")
-    if not isinstance(messages, list):
-        raise BadInput("messages is not a list", param="messages")
-    for index, message in enumerate(messages):
-        with reading(f"messages[{index}]"):
-            _permit_message(message, f"message {index + 1}")
-
-
 def permit_fields(fields: Json) -> None:
     """Raises BadInput for unknown parameters that must not be handed on."""
     for key, value in fields.items():
         if key in CONNECTING or CONFIGURING.search(key):
             message = f"{key[:100]!r} is not handed on: it may choose a server or its credentials"
             raise BadInput(message, "leave it out", param=key[:100])
-        if _leads_away(value) or _refers_away(value):
+        if leads_away(value) or refers_away(value):
             raise BadInput(f"no address is handed on, and {key[:100]!r} has one", HINT, param=key[:100])
 
 
-def _permit_message(message: Any, where: str) -> None:
-    if not isinstance(message, dict):
-        raise BadInput(f"{where} is not an object")
-    for key, value in message.items():
-        if key not in MESSAGE and value is not None:
-            raise BadInput(f"{where} has an unknown key {key[:100]!r}", f"there are: {', '.join(MESSAGE)}")
-    content = message.get("content")
-    if not isinstance(content, str | list | None):
-        raise BadInput(f"{where} has no content", "a text, or a list of parts")
-    for part in content if isinstance(content, list) else ():
-        _permit_part(part, where)
-
-
-def _permit_part(part: Any, where: str) -> None:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if not isinstance(kind, str) or kind not in PARTS:
-        raise BadInput(f"{where} has a part of type {str(kind)[:100]!r}", f"there are: {', '.join(PARTS)}")
-    holds, is_fine = PARTS[kind]
-    part = {key: value for key, value in part.items() if value is not None}
-    if strange := sorted(set(part) - {holds, *BESIDE}):
-        raise BadInput(f"{where} has a {kind} with an unknown key {strange[0][:100]!r}", f"write it as {holds}")
-    if not is_fine(part.get(holds)):
-        problem = f"no {holds} is fetched from the web here" if is_fine is _data_url else f"{where} has a bad {kind}"
-        raise BadInput(problem, HINT)
-    if _leads_away([part[key] for key in BESIDE if key in part]):
-        raise BadInput(f"{where} has a {kind} with an address", HINT)
-
-
-def _text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _secret(value: object) -> bool:
-    return isinstance(value, str) and not _leads_away(value)
-
-
-def _data_url(value: object) -> bool:
-    url = value.get("url") if isinstance(value, dict) and set(value) <= {"url", "detail", "format"} else value
-    return isinstance(url, str) and url[: len(DATA)].lower() == DATA
-
-
-def _sound(value: object) -> bool:
-    return isinstance(value, dict) and set(value) <= {"data", "format"} and not _leads_away(value)
-
-
-def _file(value: object) -> bool:
-    return isinstance(value, dict) and set(value) <= {"file_data", "filename"} and _data_url(value.get("file_data"))
-
-
-def _thought(value: object) -> bool:
-    if not isinstance(value, list):
-        return _text(value)
-    return all(isinstance(each, dict) and set(each) <= {"type", "text"} and _text(each.get("text")) for each in value)
-
-
-PARTS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
-    "text": ("text", _text),
-    "input_text": ("text", _text),
-    "output_text": ("text", _text),
-    "refusal": ("refusal", _text),
-    "thinking": ("thinking", _thought),
-    "redacted_thinking": ("data", _secret),
-    "reasoning": ("text", _text),
-    "reasoning_text": ("text", _text),
-    "image_url": ("image_url", _data_url),
-    "input_image": ("image_url", _data_url),
-    "video_url": ("video_url", _data_url),
-    "audio_url": ("audio_url", _data_url),
-    "input_audio": ("input_audio", _sound),
-    "file": ("file", _file),
-}
-"""Type of a part -> the key of its content, and the check of that content."""
-BESIDE = ("type", "detail", "annotations", "cache_control", "signature")
-
-
-def _leads_away(value: object) -> bool:
+def leads_away(value: object) -> bool:
     """Whether any text in the value is an address."""
     return any(isinstance(each, str) and ADDRESS.match(each) for each in everything(value))
 
 
-def _refers_away(value: object) -> bool:
+def refers_away(value: object) -> bool:
     """Whether any schema in the value refers to an address."""
     schemas = (each for each in everything(value) if isinstance(each, dict))
-    return any(_leads_away([each.get(key) for key in REFERENCES]) for each in schemas)
+    return any(leads_away([each.get(key) for key in REFERENCES]) for each in schemas)
 
 
 def everything(value: object) -> Iterator[object]:
@@ -237,3 +138,114 @@ def everything(value: object) -> Iterator[object]:
             waiting += each.values()
         elif isinstance(each, list):
             waiting += each
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+MILLION = 1e6
+CHARS_PER_TOKEN, TOKENS_PER_IMAGE = 4, 256
+"""For estimates of prompts whose tokens no server has counted."""
+
+
+class RequestEnd(StrEnum):
+    """How a request ended."""
+
+    ANSWERED = "answered"
+    DECIDED = "decided"
+    """Only its route was requested."""
+    LEFT = "client_gone"
+    """Its client disconnected, or the gateway stopped."""
+    FAILED = "failed"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """A request that ended without an outcome, and all of its calls."""
+
+    end: RequestEnd
+    strategy: str
+    calls: tuple[Call, ...]
+    total_s: float
+    error: Exception | None = None
+    """What went wrong."""
+
+
+def usage(outcome: Outcome | Unanswered) -> Json:
+    """Tokens over all calls, cancelled ones included; unobserved counts are 0 here and null in the breakdown."""
+    total = Usage()
+    for call in outcome.calls:
+        total = total + call.usage
+    prompt, completion = total.prompt_tokens or 0, total.completion_tokens or 0
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": total.cached_tokens or 0},
+        "completion_tokens_details": {"reasoning_tokens": total.reasoning_tokens or 0},
+    }
+
+
+def cost(used: Usage, prices: Prices) -> float:
+    """The price of these tokens; tokens that are not counted cost nothing."""
+    cached = used.cached_tokens or 0
+    fresh = max(0, (used.prompt_tokens or 0) - cached)
+    a_cached = prices.prompt if prices.cached is None else prices.cached
+    return (fresh * prices.prompt + cached * a_cached + (used.completion_tokens or 0) * prices.completion) / MILLION
+
+
+def costs(calls: Sequence[Call], prices: Mapping[str, Prices]) -> dict[str, float]:
+    """The price of a request's calls by role, of the roles that have prices."""
+    total = dict.fromkeys(prices, 0.0)
+    for call in calls:
+        if call.role in prices:
+            total[call.role] += cost(call.usage, prices[call.role])
+    return total
+
+
+def charge(calls: Sequence[Call], prompt_tokens: int) -> int:
+    """Tokens that are charged for calls: those counted by servers, and an estimate for prompts that are not.
+
+    Some servers report a prompt's tokens only at the end: a call that is cancelled before is charged `prompt_tokens`.
+    """
+    total = 0
+    for call in calls:
+        prompt = call.usage.prompt_tokens
+        total += prompt_tokens if prompt is None and call.cancelled else prompt or 0
+        total += call.usage.completion_tokens or 0
+    return total
+
+
+def estimated_tokens(question: Question) -> int:
+    """Tokens of a question, estimated from its length."""
+    turns = [*question.history, Message("user", question.text, question.images)]
+    texts = [question.system or "", *question.options, *(turn.text for turn in turns)]
+    return sum(map(len, texts)) // CHARS_PER_TOKEN + TOKENS_PER_IMAGE * sum(len(turn.images) for turn in turns)
+
+
+def account(outcome: Outcome, limits: Limits, prices: Mapping[str, Prices]) -> Json:
+    """The `cuecard` object: how the answer came about and what it cost, by model and by call; no texts."""
+    account = outcome_as_object(outcome)
+    del account["answer"]
+    for call in account["calls"]:
+        del call["reasoning"], call["answer"]
+    account["latency"]["overhead_s"] = outcome.overhead_s
+    account["limits"] = {"answer_tokens": limits.of_answer(outcome.kind), "reasoning_tokens": limits.reasoning_tokens}
+    by_role = costs(outcome.calls, prices)
+    account["cost"] = {"total": sum(by_role.values()), **by_role} if prices else None
+    return account
+
+
+def request_id(request: str) -> dict[str, str]:
+    """The request's id in the headers that OpenAI's and Anthropic's clients read."""
+    return {"x-request-id": request, "request-id": request}
+
+
+def headers(request: str, outcome: Outcome) -> dict[str, str]:
+    """The most important part of the `cuecard` object as response headers."""
+    return {
+        **request_id(request),
+        "x-cuecard-route": outcome.route,
+        "x-cuecard-latency-ms": f"{outcome.total_s * 1000:.1f}",
+        "x-cuecard-overhead-ms": f"{outcome.overhead_s * 1000:.2f}",
+    }

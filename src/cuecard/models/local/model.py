@@ -17,7 +17,7 @@ from cuecard.domain.errors import BadInput, ModelError, Unsupported
 from cuecard.models import acceptance_table
 from cuecard.models import scope as scopes
 from cuecard.models.acceptance_table import AcceptanceTable
-from cuecard.models.base import SAMPLING, Abilities, Event, Limits, Progress, Started, Weighing
+from cuecard.models.base import SAMPLING, Abilities, Event, Limits, Progress, Started, Weighed, Weighing
 from cuecard.models.images.image_scope import ImageScope
 from cuecard.models.local.embedded.network import NumpyNetwork, is_embedded
 from cuecard.models.local.embedded.reader import PlainReader
@@ -177,7 +177,7 @@ class LocalModel:
         """
         return await self._once("attend", prompt, answer, reduce, hidden)
 
-    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
+    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[Weighed, Usage]:
         """As `Weigher.weigh`. If the prompt is cached, attention costs only the answer's tokens."""
         ids, answered = await self.tokens(prompt, answer)
         places = spans(prompt, ids, answered, self.tokenizer, self.image_token)

@@ -9,7 +9,7 @@ import re
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cuecard.answers import extract_soon
 from cuecard.answers.reasoning_parser import ReasoningParser, Start, parse
@@ -36,9 +36,6 @@ from cuecard.models.openai.request_body import (
 from cuecard.models.openai.response_body import Chunk
 from cuecard.models.prompt import CUE, CardFormat, Prompt, Style, conversation, neutral
 from cuecard.models.reasoning_events import tags_of
-
-if TYPE_CHECKING:
-    from cuecard.models.probe_results import ProbeResults
 
 OPENAI_KEY = "OPENAI_API_KEY"
 KEY_HINT = 'give its key as api_key = "${NAME}", NAME being the environment variable that holds it'
@@ -120,10 +117,11 @@ class OpenAIModel:
         """The same model with other settings, and connections of its own."""
         return OpenAIModel(self._base_url, self.served_name, self._given, **changed)
 
-    def adapt(self, found: ProbeResults) -> None:
-        """Apply probe results to the settings that were not given."""
-        self._settings = self._settings.adapted(self._given, found)
-        if self._opens is None and found.short_answers:
+    def adapt(self, found: Mapping[str, Any], *, short_answers: bool | None = None) -> None:
+        """Apply settings that a probe has found, unless they were given. `short_answers`: they come short."""
+        changes = {name: value for name, value in found.items() if getattr(self._given, name) is None}
+        self._settings = replace(self._settings, **changes)
+        if self._opens is None and short_answers:
             self._opens = False
         self._seen, self._abilities = dict.fromkeys(self._first_notes()), None
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from cuecard.domain.errors import BadInput, did_you_mean
 from cuecard.models.openai.request_body import Dialect
 from cuecard.models.prompt import EMBEDDED, PROSE, TAGS, CardFormat, Style
-
-if TYPE_CHECKING:
-    from cuecard.models.probe_results import ProbeResults
 
 Switch = Mapping[str, Any]
 """Fields that are added to a request's body."""
@@ -169,11 +166,6 @@ class ServerSettings:
         if self.family is None or self.family == "auto":
             return family_of(model, base_url)
         return named(self.family) if isinstance(self.family, str) else self.family
-
-    def adapted(self, given: ServerSettings, found: ProbeResults) -> ServerSettings:
-        """These settings with probe results for the fields that are None in `given`."""
-        changes = {name: value for name, value in found.settings.items() if getattr(given, name) is None}
-        return replace(self, **changes)
 
 
 def tag_pair(tags: Sequence[str]) -> tuple[str, str]:
