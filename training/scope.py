@@ -21,7 +21,7 @@ from cuecard.demo import boards, easyvqa
 from cuecard.demo.boards import CELLS, COLOURS, SIDE, TIMES
 from cuecard.domain.question import Question
 from cuecard.models.images.image_scope import Floats, ImageKind, ImageScope
-from cuecard.models.local.embedded.layers import VisionTower, Weights
+from cuecard.models.local.embedded_layers import VisionTower, Weights
 from cuecard.models.scope import FILE, IMAGES_FILE, WORD, QuestionWording, Scope, Size
 from training import data as training_data
 from training.shapes import asked_about

@@ -15,11 +15,10 @@ from cuecard.domain.errors import BadInput, ModelError, Unsupported
 from cuecard.domain.question import Question
 from cuecard.models.base import Limits
 from cuecard.models.local import attention_hook as rows_module
-from cuecard.models.local import prefix
 from cuecard.models.local.attention_hook import Rows
 from cuecard.models.local.inputs import Span, Spans
 from cuecard.models.local.model import LocalModel
-from cuecard.models.local.prefix import Room
+from cuecard.models.local.network import Room, with_room
 from cuecard.models.local.transformers_network import GrowingLayer
 from cuecard.models.prompt import CardFormat, Prompt, reason, short
 from cuecard.models.simulated import Profile, Script, SimulatedModel
@@ -141,7 +140,7 @@ def test_a_pass_holds_little_more_than_one_layer_s_row() -> None:
 def roomy(layer: Any) -> GrowingLayer:
     """A layer's keys and values with spare room, so that appending does not copy them."""
     tokens = layer.keys.shape[2]
-    larger = prefix.with_room(Room(layer.keys, layer.values, tokens), layer.keys, tokens, 4096)
+    larger = with_room(Room(layer.keys, layer.values, tokens), layer.keys, tokens, 4096)
     larger.used = tokens
     return GrowingLayer(larger, tokens)
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from cuecard.cli import app
-from cuecard.cli.latency.server import show
+from cuecard.cli.profile import show
 from cuecard.domain.errors import BadInput, ModelError, ModelRefused, ModelUnreachable, Unsupported
 from cuecard.latency import readings
 from cuecard.latency.rounds import ProfileEnd

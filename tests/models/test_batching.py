@@ -14,7 +14,7 @@ from cuecard.domain.errors import ModelError
 from cuecard.models import spec
 from cuecard.models.base import Limits
 from cuecard.models.local import fused_decoder
-from cuecard.models.local.embedded import layers
+from cuecard.models.local.embedded_layers import TextDecoder
 from cuecard.models.local.model import LocalModel
 from cuecard.models.prompt import reason, short
 from cuecard.models.spec import Embedded
@@ -71,8 +71,8 @@ async def test_where_the_two_best_tokens_are_close_the_step_is_done_alone(
     monkeypatch.setattr(fused_decoder, "are_close", lambda logits: [True] * len(logits))
     whole = fused_decoder.batched_logits
     monkeypatch.setattr(fused_decoder, "batched_logits", lambda *given: torch.zeros_like(whole(*given)))
-    step = layers.TextDecoder.step
-    monkeypatch.setattr(layers.TextDecoder, "step", lambda *given: step(*given) * (len(given[1]) == 1))
+    step = TextDecoder.step
+    monkeypatch.setattr(TextDecoder, "step", lambda *given: step(*given) * (len(given[1]) == 1))
     alone, at_once = await alone_and_at_once(model)
     assert [one.answer for one in alone] == [other.answer for other in at_once], "none is taken from the batch"
 

@@ -17,7 +17,7 @@ from cuecard.domain.question import Image, Question
 from cuecard.models.base import Limits, Progress
 from cuecard.models.images.image_scope import ImageKind, ImageScope
 from cuecard.models.local import engine
-from cuecard.models.local.embedded.layers import VisionTower
+from cuecard.models.local.embedded_layers import VisionTower
 from cuecard.models.local.engine import ModelProcess
 from cuecard.models.local.model import LocalModel
 from cuecard.models.prompt import EMBEDDED, reason, short

@@ -22,7 +22,7 @@ from cuecard.domain.errors import ModelRefused
 from cuecard.domain.question import Image, Question
 from cuecard.models.base import Limits, Weighing
 from cuecard.models.local.attention_hook import Rows
-from cuecard.models.local.embedded.network import NumpyNetwork
+from cuecard.models.local.embedded_network import NumpyNetwork
 from cuecard.models.local.model import LocalModel
 from cuecard.models.local.transformers_network import TransformersNetwork
 from cuecard.models.prompt import EMBEDDED, CardFormat, Prompt, read, reason, short

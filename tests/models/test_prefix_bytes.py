@@ -14,7 +14,7 @@ from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Question
 from cuecard.models import spec
 from cuecard.models.local.model import LocalModel
-from cuecard.models.local.prefix import Computed, Prefixes, Room
+from cuecard.models.local.network import Computed, Prefixes, Room
 from cuecard.models.prompt import TAGS, short
 
 TOKEN_BYTES = 2 * 2 * 3 * 4

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cuecard.models.local.embedded.reader import PlainTokenizer
+from cuecard.models.local.embedded_network import PlainTokenizer
 from cuecard.models.spec import Embedded
 
 

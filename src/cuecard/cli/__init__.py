@@ -33,7 +33,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "check": ("models:check", "Read a cuecard.toml and probe its servers; other commands use the results."),
     "key": ("serve:key", "Make an API key: the secret for a client, and its hash for cuecard.toml."),
     "replay": (
-        "replay:replay",
+        "serve:replay",
         "Answer a journal's requests again with another policy or pair; calls in the journal are not repeated.",
     ),
     "tasks": ("evals.tasks:tasks", "List tasks; show the exact prompts of one; check a whole file."),
@@ -71,19 +71,19 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Compare two runs arm by arm: paired differences with intervals and tests, and their configurations.",
     ),
     "profile": (
-        "latency.profile:profile",
+        "profile:profile",
         "Time models component by component, or servers under load, in interleaved rounds; store every reading.",
     ),
     "fit": (
-        "latency.fit:fit",
+        "fit:fit",
         "Fit latency models to a profile's readings, and report their errors on held-out points.",
     ),
     "breakeven": (
-        "latency.fit:breakeven",
+        "fit:breakeven",
         "Estimate how many tokens a small model may write before a large model that reasons itself is as fast.",
     ),
     "plan": (
-        "latency.fit:plan",
+        "fit:plan",
         "Estimate latency and cost of each strategy for pairs of models, without a call.",
     ),
     "import": ("evals.exchange:imports", "Turn predictions of one or two models, made by other tools, into a run."),

@@ -19,12 +19,10 @@ from cuecard.models import scope as scopes
 from cuecard.models.acceptance_table import AcceptanceTable
 from cuecard.models.base import SAMPLING, Abilities, Event, Limits, Progress, Started, Weighed, Weighing
 from cuecard.models.images.image_scope import ImageScope
-from cuecard.models.local.embedded.network import NumpyNetwork, is_embedded
-from cuecard.models.local.embedded.reader import PlainReader
+from cuecard.models.local.embedded_network import NumpyNetwork, PlainReader, is_embedded
 from cuecard.models.local.engine import Engine, ModelProcess, ProcessEnded, Step, may_start, refusing
 from cuecard.models.local.inputs import Inputs, PromptReader, Span, spans, tokenized
-from cuecard.models.local.network import Logits, Network
-from cuecard.models.local.prefix import Computed, Prefixes
+from cuecard.models.local.network import Computed, Logits, Network, Prefixes
 from cuecard.models.prompt import CardFormat, Prompt, neutral, style_of
 from cuecard.models.reasoning_events import TwoStages
 from cuecard.models.scope import Scope

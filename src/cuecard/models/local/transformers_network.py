@@ -17,8 +17,7 @@ from cuecard.models.local import fused_decoder
 from cuecard.models.local.attention_hook import Rows, listening
 from cuecard.models.local.fused_decoder import StaticDecoder, applies, grown
 from cuecard.models.local.inputs import Inputs
-from cuecard.models.local.network import LEAST_TEMPERATURE, Watch
-from cuecard.models.local.prefix import Room, with_room
+from cuecard.models.local.network import LEAST_TEMPERATURE, Room, Watch, with_room
 
 SAME = 1e-4
 """Maximum difference between the fused decoder and Transformers' layers, as a fraction of the largest logit."""

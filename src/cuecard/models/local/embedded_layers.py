@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuecard.models.local.engine import lacking
-from cuecard.models.local.prefix import Room, with_room
+from cuecard.models.local.network import Room, with_room
 
 Floats = NDArray[Any]
 """Arrays in single precision."""

@@ -1,4 +1,4 @@
-"""`cuecard profile`: the latency of requests by component; stopped profiles can be resumed."""
+"""`cuecard profile`: the latency of requests by component, in this process or behind servers; resumable."""
 
 from __future__ import annotations
 
@@ -12,16 +12,34 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
 
 from cuecard import disk
 from cuecard.cli.options import LINE_S, Stopping, parts, progress_bar, stopping, whole_numbers
 from cuecard.domain.errors import BadInput, MissingExtra
+from cuecard.latency import server_profile
 from cuecard.latency.readings import ABOUT
 from cuecard.latency.rounds import COMPILED, FUSED, USUAL, Grid, drifted
+from cuecard.latency.server_profile import LEAST_REQUESTS, ServerProfile
+from cuecard.latency.server_requests import PERCENTILES, Spread, served
 from cuecard.models import probe as probes
+from cuecard.models.openai import OpenAIModel
+from cuecard.models.spec import Served, parse, secret
 from cuecard.report.page.machine import machine
 
 Maybe = typer.Option
+EACH = 4
+"""Requests per point and round, for each concurrent request."""
+SHOWN = {
+    "queue": "queue",
+    "TTFT": "TTFT",
+    "TTFO": "TTFO",
+    "TPOT, vLLM": "TPOT",
+    "ITL": "ITL",
+    "E2EL": "E2EL",
+}
+"""Metrics in the table, with their heads; the report has all of them."""
 ATTENTION = ("sdpa", "eager", FUSED, COMPILED, USUAL)
 
 
@@ -103,7 +121,7 @@ def profile(
     max_s = None if max_minutes is None else 60 * max_minutes
     limits: dict[str, Any] = {"repeats": repeats, "precision": precision, "max_s": max_s}
     console = Console(stderr=True, highlight=False)
-    if served := _served(models):
+    if at_servers := _at_servers(models):
         _refuse(
             {"--batch": batch != "1", "--attention": attention, "--compile": compiled, "--dtype": dtype,
              "--layers": layers, "--random-weights": random_weights, "--device": device,
@@ -111,10 +129,10 @@ def profile(
         )  # fmt: skip
         at_once = whole_numbers("--concurrency", concurrency, least=1) if concurrency else ()
         more = {"ignore_eos": ignore_eos, "fresh": fresh, "limit_s": timeout_s}
-        wish = served.wish(models, rate, at_once, requests, api_key, **more, **shape, **limits)
+        wish = _server_settings(models, rate, at_once, requests, api_key, **more, **shape, **limits)
         if probe and probes.wanted():
-            asyncio.run(served.probe(wish, partial(console.print, markup=False)))
-        end = _measured(console, out, lambda say, stop: stop.run(served.profile(wish, out, machine(), say)))
+            asyncio.run(_probe(wish, partial(console.print, markup=False)))
+        end = _measured(console, out, lambda say, stop: stop.run(server_profile.profile(wish, out, machine(), say)))
     else:
         only = {"--rate": rate, "--concurrency": concurrency, "--requests": requests, "--api-key": api_key}
         _refuse({**only, "--heed-eos": not ignore_eos, "--cached": not fresh}, "models of this process")
@@ -128,10 +146,10 @@ def profile(
         end = _measured(console, out, lambda say, stop: inside.profile(wish, out, machine(), say))
     if as_json:
         ended = {key: value for key, value in vars(end).items() if key != "notes"} | {"drifted": drifted(end.drift)}
-        typer.echo(json.dumps(ended | ({"points": served.metrics_of(out)} if served else {}), indent=2))
+        typer.echo(json.dumps(ended | ({"points": metrics_of(out)} if at_servers else {}), indent=2))
         return
-    if served:
-        served.show(Console(highlight=False), out)
+    if at_servers:
+        show(Console(highlight=False), out)
     _show(console, end, out)
 
 
@@ -161,16 +179,12 @@ def _measured(console: Console, out: Path, work: Callable[[Callable[[Any], None]
             raise typer.Exit(stop.code) from None
 
 
-def _served(models: Sequence[str]) -> Any:
-    """Import the module that measures servers, if these models are behind some. Raises BadInput for a mixture."""
+def _at_servers(models: Sequence[str]) -> bool:
+    """Whether these models are behind servers. Raises BadInput for a mixture."""
     there = [model.startswith(("http://", "https://")) for model in models]
-    if not any(there):
-        return None
-    if not all(there):
+    if any(there) and not all(there):
         raise BadInput("servers and models of this process are timed differently", "profile them apart, each in --out")
-    from cuecard.cli.latency import server  # imports HTTP
-
-    return server
+    return any(there)
 
 
 def _refuse(given: Mapping[str, Any], of: str) -> None:
@@ -208,3 +222,91 @@ def _show(console: Console, end: Any, out: Path) -> None:
     for model in drifted(end.drift):
         console.print(f"[yellow]drift:[/] {model} ended at {end.drift[model]:.2f} times the time it began with")
     console.print(f"next: cuecard fit {out}", style="dim")
+
+
+# --- servers: options, and the final table ----------------------------------------------------------------------------
+
+
+def _server_settings(
+    models: Sequence[str],
+    rate: str | None,
+    at_once: Sequence[int],
+    requests: int | None,
+    api_key: str | None,
+    **more: Any,
+) -> ServerProfile:
+    """The settings of a profile. Raises BadInput."""
+    return ServerProfile(
+        models=[spec for model in models if isinstance(spec := parse(model), Served)],
+        rate=(None,) if rate is None else _rates(rate),
+        concurrency=tuple(at_once) or ((1,) if rate is None else (None,)),
+        requests=requests or max(LEAST_REQUESTS, EACH * max(at_once, default=1)),
+        api_key=None if api_key is None else secret(api_key),
+        **more,
+    )
+
+
+async def _probe(wanted: ServerProfile, tell: Callable[[str], None]) -> None:
+    """Probe the servers' models that have no cached results, before anything is timed."""
+    models = [OpenAIModel(each.base_url, each.name, api_key=wanted.api_key) for each in wanted.models]
+    try:
+        await probes.settle(models, wait_s=None, tell=tell)
+    finally:
+        for model in models:
+            await model.aclose()
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    try:
+        rates = tuple(dict.fromkeys(map(float, parts(text))))
+    except ValueError:
+        rates = ()
+    if not rates or not 0 < min(rates) <= max(rates) < float("inf"):
+        raise BadInput(f"--rate {text!r} are not requests a second", "for instance --rate 0.5,2")
+    return rates
+
+
+def metrics_of(out: Path) -> list[dict[str, Any]]:
+    """Every point with its metrics, for JSON, in seconds."""
+    return [
+        {
+            "model": each.model,
+            **{name: value for name, value in vars(each.point).items() if value is not None},
+            "requests": each.requests,
+            "failed": each.failed,
+            "prompt_tokens": each.prompt,
+            "output_tokens": each.output,
+            "cached_tokens": each.cached,
+            "metrics": {name: spread.as_dict() for name, spread in each.metrics.items()},
+        }
+        for each in served(out)
+    ]
+
+
+def show(console: Console, out: Path) -> None:
+    """For each point a line per percentile, in milliseconds."""
+    if not (points := served(out)):
+        return
+    names = [name for name in SHOWN if any(name in each.metrics for each in points)]
+    heads = [Column(SHOWN[name], justify="right", no_wrap=True) for name in names]  # the other columns fold first
+    first = [Column(name, overflow="fold") for name in ("model", "load", "image", "read", "wrote", "n", "ms")]
+    shown = Table(*first, *heads, box=None)
+    for each in points:
+        shown.add_row(
+            Text(each.model),
+            each.load,
+            "" if each.point.image_px is None else f"{each.point.image_px}",
+            f"{each.prompt:.0f}" + (f" ({each.cached:.0f} cached)" if (each.cached or 0) >= 0.5 else ""),
+            f"{each.output:.0f}",
+            f"{each.requests}" + (f" + {each.failed} failed" if each.failed else ""),
+            "\n".join(f"p{p}" for p in PERCENTILES),
+            *(_cell(each.metrics.get(name)) for name in names),
+        )
+    console.print(shown)
+    tokens = ((each.model, each.metrics.get("tokens an event")) for each in points)
+    for model in sorted({model for model, each in tokens if each is not None and each.mean > 1.05}):
+        console.print(Text(f"{model}: some events bring several tokens: ITL is between events, TPOT between tokens"))
+
+
+def _cell(spread: Spread | None) -> str:
+    return "" if spread is None else "\n".join(f"{1000 * spread.percentiles[p]:.4g}" for p in PERCENTILES)

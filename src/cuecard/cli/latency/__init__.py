@@ -1,1 +1,0 @@
-"""The latency commands: profiles, fits, break-even points, estimates."""

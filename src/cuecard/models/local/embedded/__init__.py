@@ -1,1 +1,0 @@
-"""The embedded pair's models in NumPy."""
