@@ -34,18 +34,19 @@ def handoff_figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Figures of `transfer` outcomes, mostly medians: hand-off, seconds and tokens of the card, cached tokens."""
     written = [next(call for call in each.calls if call.mode is Mode.REASON) for each in outcomes]
     read = [next(call for call in each.calls if call.mode is Mode.READ) for each in outcomes]
+    cached = [call.usage.cached_tokens for call in read if call.usage.cached_tokens is not None]
     handoffs = sorted(each.handoff_s for each in outcomes if each.handoff_s is not None)
     card_s = [call.reasoning_end_s - call.start_s for call in written if call.reasoning_end_s is not None]
     return {
         "n": len(handoffs),
         "handoff_s": statistics.median(handoffs),
         "handoff_quartiles_s": [handoffs[len(handoffs) // 4], handoffs[3 * len(handoffs) // 4]],
-        "handoffs_s": [round(each, 3) for each in handoffs],
+        "handoffs_s": [round(each, 4) for each in handoffs],
         "first_reasoning_token_s": statistics.median(c.first_token_s - c.start_s for c in written if c.first_token_s),
         "card_s": statistics.median(card_s),
         "card_tokens": statistics.mean(call.usage.completion_tokens or 0 for call in written),
         "total_s": statistics.median(each.total_s for each in outcomes),
         "prompt_tokens_of_reader": statistics.mean(call.usage.prompt_tokens or 0 for call in read),
-        "cached_tokens_of_reader": statistics.mean(call.usage.cached_tokens or 0 for call in read),
+        "cached_tokens_of_reader": statistics.mean(cached) if cached else None,
         "warming_calls": statistics.mean(sum(call.mode is Mode.WARM for call in each.calls) for each in outcomes),
     }

@@ -1,9 +1,10 @@
 """Hand-off inside vLLM:  .servers/vllm/bin/python benchmarks/handoff_vllm.py, after tests/servers/install.sh vllm
 
-One reader in one engine, three ways to read a card that another model is still writing: streamed into the prefill,
-warmed by requests of one token (as over HTTP), and read at once at the end. The writer is scripted, at a steady pace:
-the hand-off is the reader's alone. The cards are of 64 to 1,024 tokens, the images of 64 to 1,024 visual tokens.
-Ways alternate, and no question repeats, so that nothing is cached from one to the next.
+One reader, four ways to read a card that another model is still writing: streamed into the prefill, warmed by requests
+of one token in process, warmed by such requests over HTTP, and read at once at the end. The three in process share an
+engine; a `vllm serve` with the same checkpoint and settings stands beside it, idle while it is not its turn. The writer
+is scripted, at a steady pace: the hand-off is the reader's alone. The cards are of 64 to 1,024 tokens, the images of 64
+to 1,024 visual tokens. Ways alternate, and no question repeats, so that nothing is cached from one to the next.
 
 The reader is a checkpoint of the embedded pair whose images are not scaled down: Qwen3-VL's architecture, 3.5M
 parameters. `--model DIR` takes any other; without images if it is a language model.
@@ -15,10 +16,10 @@ import argparse
 import asyncio
 import json
 import shutil
-import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from common import save
+from common import handoff_figures, save
 from cuecard.demo import boards
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Image, Question
@@ -39,14 +40,15 @@ from cuecard.models.vllm.settings import EngineSettings
 from cuecard.strategies.policy import Policy, Schedule
 from cuecard.strategies.run import answer
 
-WAYS = ("streamed", "one token", "at once")
+HERE = Path(__file__).parent
+WAYS = ("streamed", "one token", "one token over HTTP", "at once")
 CARDS, IMAGES = (64, 256, 1024), (64, 256, 1024)
 CARD_OF_IMAGES = 256
 """Tokens of a card about an image."""
 SIDE = 32
 """Pixels of a visual token's side."""
 WORDS = ("the", "cell", "digit", "red", "row", "column", "jump", "is", "in", "and", "shows", "look", "at")
-MOST = 4096
+MOST, SEQUENCES = 4096, 16
 
 
 def words(count: int, chance: Random) -> str:
@@ -59,6 +61,23 @@ def picture(tokens: int, chance: Random) -> Image:
     side = SIDE * round(tokens**0.5)
     noise = np.random.default_rng(chance.randrange(2**32)).integers(0, 255, (side, side, 3), dtype=np.uint8)
     return boards.png(noise)
+
+
+@contextmanager
+def served(folder: str, log: Path) -> Iterator[Model]:
+    """A `vllm serve` of a checkpoint, as the model behind it."""
+    sys.path.insert(0, str(HERE.parent / "tests" / "servers"))
+    from programs import free_port, running
+
+    port = free_port()
+    flags = f"--enforce-eager --dtype float32 --max-num-seqs {SEQUENCES} --max-model-len {MOST} --port {port}"
+    names = "--host 127.0.0.1 --served-model-name reader --enable-prompt-tokens-details"
+    command = [Path(sys.executable).parent / "vllm", "serve", folder, *flags.split(), *names.split()]
+    template = ["--chat-template-content-format", "openai"]
+    cache = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    with running([*command, *template], f"http://127.0.0.1:{port}/health", log, 600, **cache):
+        known = {"prefill": True, "images": True, "logprobs": True, "prefix_cache": True, "timeout_s": 600}
+        yield spec.load({"model": f"http://127.0.0.1:{port}/v1#reader", **known})
 
 
 class Reader:
@@ -110,27 +129,19 @@ def cells(sees_images: bool) -> Iterator[tuple[int, int]]:
         )
 
 
-async def measure(host: EngineHost, repeats: int, token_s: float) -> dict[str, Any]:
-    readers = {way: Reader(host, way) for way in WAYS}
+async def measure(host: EngineHost, remote: Model, repeats: int, token_s: float) -> dict[str, Any]:
+    readers: dict[str, Any] = {way: remote if "HTTP" in way else Reader(host, way) for way in WAYS}
     sees = bool(readers[WAYS[0]].abilities.images)
     rows, seed = [], 0
     for card, visual in cells(sees):
-        found: dict[str, list[float]] = {way: [] for way in WAYS}
-        cached: dict[str, list[int]] = {way: [] for way in WAYS}
+        found: dict[str, list[Outcome]] = {way: [] for way in WAYS}
         for repeat in range(-1, repeats):  # the first one warms up
             for way in WAYS:
                 seed += 1
                 outcome = await once(readers[way], card, visual, seed, token_s)
-                if repeat >= 0 and outcome.handoff_s is not None:
-                    found[way].append(outcome.handoff_s)
-                    cached[way].append(outcome.calls[-1].usage.cached_tokens or 0)
-        row: dict[str, Any] = {"card_tokens": card, "visual_tokens": visual}
-        for way in WAYS:
-            row[way] = {
-                "median_s": statistics.median(found[way]),
-                "handoffs_s": [round(each, 4) for each in sorted(found[way])],
-                "cached_tokens": statistics.median(cached[way]),
-            }
+                if repeat >= 0:
+                    found[way].append(outcome)
+        row = {"card_tokens": card, "visual_tokens": visual} | {way: handoff_figures(found[way]) for way in WAYS}
         print(row, file=sys.stderr, flush=True)
         rows.append(row)
     return {"rows": rows, "ratios": ratios(rows), "token_s": token_s}
@@ -145,7 +156,7 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
         "image": [row for row in rows if row["card_tokens"] == CARD_OF_IMAGES],
     }
     return {
-        what: {way: each[-1][way]["median_s"] / each[0][way]["median_s"] for way in WAYS}
+        what: {way: each[-1][way]["handoff_s"] / each[0][way]["handoff_s"] for way in WAYS}
         for what, each in ends.items()
         if len(each) > 1
     }
@@ -154,18 +165,22 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 def main() -> None:
     given = argparse.ArgumentParser(description=__doc__)
     given.add_argument("--model", help="a directory; by default the large embedded checkpoint")
-    given.add_argument("--repeats", type=int, default=5)
-    given.add_argument("--token-s", type=float, default=0.01, help="seconds that the writer takes for a token")
+    given.add_argument("--repeats", type=int, default=7)
+    given.add_argument("--token-s", type=float, default=0.005, help="seconds that the writer takes for a token")
     given.add_argument("--name", default="handoff_vllm", help="of the file in benchmarks/results")
     given = given.parse_args()
-    arguments = {"kv_cache_memory_bytes": 2**29, "max_num_seqs": 16}
+    arguments = {"kv_cache_memory_bytes": 2**29, "max_num_seqs": SEQUENCES}
     settings = EngineSettings(dtype="float32", eager=True, max_len=MOST, engine_args=arguments)
     with tempfile.TemporaryDirectory() as folder:
-        host = EngineHost("reader", given.model or str(unscaled(Path(folder))), settings)
-        try:
-            print(save(given.name, asyncio.run(measure(host, given.repeats, given.token_s))).read_text())
-        finally:
-            host.stop()
+        (weights := Path(folder) / "weights").mkdir()
+        source = given.model or str(unscaled(weights))
+        with served(source, Path(folder) / "server.log") as remote:
+            host = EngineHost("reader", source, settings)
+            try:
+                found = asyncio.run(measure(host, remote, given.repeats, given.token_s))
+            finally:
+                host.stop()
+    print(save(given.name, found).read_text())
 
 
 if __name__ == "__main__":

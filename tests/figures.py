@@ -311,7 +311,7 @@ def handoff_vllm(result: Mapping[str, Any]) -> str:
     figures = result["figures"]
     ways = [name for name in figures["rows"][0] if not name.endswith("_tokens")]
     lines = [
-        (row["card_tokens"], row["visual_tokens"], *(milliseconds(row[way]["median_s"]) for way in ways))
+        (row["card_tokens"], row["visual_tokens"], *(milliseconds(row[way]["handoff_s"]) for way in ways))
         for row in figures["rows"]
     ]
     head = ("card, tokens", "visual tokens", *(f"{way}, ms" for way in ways))

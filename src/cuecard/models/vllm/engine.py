@@ -41,6 +41,7 @@ if not sys.stdin.buffer.read():
 ENVIRONMENT = {
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a forked copy of a process with threads may hang
     "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # the standard output is the commands'
     "VLLM_NO_USAGE_STATS": "1",
 }
 """Defaults of vLLM's environment variables; the user's own values hold."""
@@ -215,6 +216,7 @@ class EngineHost:
 
     def _shut_down(self) -> None:
         self.engine.shutdown(timeout=SHUTDOWN_S)
+        self.engine.shutdown = _nothing  # AsyncLLM.__del__ repeats it, which fails while the interpreter ends
         self._unwatch()
 
     async def _live(self) -> Any:
@@ -261,3 +263,7 @@ class EngineHost:
                 found = ModelError(f"{self.name}: {type(cause).__name__}: {first_line(cause)}")
         found.__cause__ = error
         return found
+
+
+def _nothing() -> None:
+    """Shut nothing down."""
