@@ -1,9 +1,9 @@
 """Measures a pair in two vLLM engines; benchmarks/gpu_pair.sh starts it and explains its settings.
 
 Weights may be random, so that texts are forced: each generated token counts, and its text is replaced. A reasoning has
-exactly its budget of tokens; short answers agree or not, as an arm says. Seconds are medians of questions that differ
-from their first token on, so that nothing is cached between them. Times at a rate of agreement are composed from those
-of questions that agree and questions that do not.
+exactly its budget of tokens, a short answer four, and counts as complete; short answers agree or not, as an arm says.
+Seconds are medians of questions that differ from their first token on, so that nothing is cached between them. Times at
+a rate of agreement are composed from those of questions that agree and questions that do not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from random import Random
 from typing import Any
 
 from common import save
-from cuecard.domain.call import Mode
+from cuecard.domain.call import FinishReason, Mode
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.latency.dimensions import PRESETS
@@ -70,8 +70,10 @@ class Forced:
                         elif not answering and (usage.completion_tokens or 0) > thought:
                             answering = True
                             yield AnswerDelta(text)
-                    case ReasoningEnded() | Finished():
+                    case ReasoningEnded():
                         yield event
+                    case Finished():
+                        yield replace(event, finish_reason=FinishReason.STOP)
                     case ReasoningDelta() | AnswerDelta():
                         pass
                     case started:
