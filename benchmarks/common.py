@@ -12,7 +12,7 @@ from cuecard.domain.call import Mode
 from cuecard.domain.outcome import Outcome
 from cuecard.models import spec
 from cuecard.models.base import Model
-from cuecard.report.page.machine import machine
+from cuecard.report.formatting import machine
 
 RESULTS = Path(__file__).parent / "results"
 

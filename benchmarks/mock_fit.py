@@ -12,7 +12,7 @@ from common import save
 from cuecard.latency import fit
 from cuecard.latency.server_profile import ServerProfile, profile
 from cuecard.models.spec import Served
-from cuecard.report.page.machine import machine
+from cuecard.report.formatting import machine
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, Pace
 

@@ -10,8 +10,8 @@ from typing import Any
 from cuecard.latency import breakeven
 from cuecard.latency.latency_model import Fit, read_all
 from cuecard.latency.roofline import roofs as measured_roofs
-from cuecard.report.latency.tables import largest
-from cuecard.report.page import formatting
+from cuecard.report import formatting
+from cuecard.report.latency_report import largest
 from cuecard.strategies.policy import Schedule
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"

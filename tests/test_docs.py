@@ -271,7 +271,7 @@ def wordings() -> str:
 
 
 def terms() -> str:
-    from cuecard.report.page.html import TERMS
+    from cuecard.report.html import TERMS
 
     return table(("term", "meaning"), list(TERMS.items()))
 

@@ -28,7 +28,7 @@ from cuecard.evals.runner.run import chosen
 from cuecard.models import spec
 from cuecard.models.base import Limits
 from cuecard.report.evaluation.cut_cards import kept_words
-from cuecard.report.page.report_files import write_csv
+from cuecard.report.html import write_csv
 from cuecard.stats.bootstrap import Band, band
 from cuecard.stats.inference import holm, wilson_bounds
 

@@ -20,9 +20,8 @@ from browser import CHROMIUM, Tab, browser
 
 from cuecard.cli import app
 from cuecard.domain.errors import BadInput, CuecardError, Unsupported
-from cuecard.report.attention import report
-from cuecard.report.attention.report import opened, page
-from cuecard.report.page import html
+from cuecard.report import attention_report, html
+from cuecard.report.attention_report import opened, page
 
 pytestmark = pytest.mark.slow
 
@@ -111,7 +110,10 @@ def test_the_page_of_a_report_needs_no_network(ran: Path) -> None:
     text = (ran / "report.html").read_text(encoding="utf-8")
     assert 'src="http' not in text
     assert text.count("<script") == 2
-    assert html.policy((files("cuecard.report") / "templates" / report.SCRIPT).read_text(encoding="utf-8")) in text
+    assert (
+        html.policy((files("cuecard.report") / "templates" / attention_report.SCRIPT).read_text(encoding="utf-8"))
+        in text
+    )
 
 
 def test_text_of_models_and_users_is_never_markup(ran: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +130,7 @@ def test_text_of_models_and_users_is_never_markup(ran: Path, monkeypatch: pytest
 
 
 def test_a_page_holds_as_many_questions_as_fit(ran: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "MOST_BYTES", 1)
+    monkeypatch.setattr(attention_report, "MOST_BYTES", 1)
     text = page(opened(ran, 3), [])
     looks = json.loads(text.split('id="looks">')[1].split("</script>")[0])
     assert len(looks) == 1

@@ -13,10 +13,10 @@ from runs import HOSTILE, run_directory
 from typer.testing import CliRunner
 
 from cuecard.cli import app
+from cuecard.report.canvas import ScatterPoint, file_name, scatter, svg
 from cuecard.report.evaluation import sentences
-from cuecard.report.page.canvas import ScatterPoint, file_name, scatter, svg
-from cuecard.report.page.html import environment, thumbnail
-from cuecard.report.page.report_files import write_csv
+from cuecard.report.html import environment, thumbnail, write_csv
+from cuecard.stats.bootstrap import Interval
 
 HEADINGS = [
     "Summary",
@@ -225,6 +225,15 @@ def test_differences_are_in_points_with_a_true_minus():
     assert sentences.points(0.01) == "+1.0 point"
     assert sentences.points(-0.0001) == "0.0 points"
     assert sentences.p_value(0.0004) == "p < 0.001"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ends"), [(None, None, "no interval"), (0.5, 0.5, "no spread"), (0.25, 0.75, "25.0 to 75.0")]
+)
+def test_an_interval_without_two_ends_says_why(low: float | None, high: float | None, ends: str):
+    interval = Interval(0.5, low, high, 0.95, "bootstrap")
+    assert sentences.between(interval) == ends
+    assert sentences.has_spread(interval) is (low == 0.25)
 
 
 def test_a_table_marks_its_last_row_as_the_sum_and_escapes_its_cells():

@@ -13,8 +13,8 @@ from stock import CALLS, OUTCOME, call
 
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.outcome import Outcome, Route
+from cuecard.report.canvas import ScatterPoint, Spot, place, scatter, svg
 from cuecard.report.evaluation.figures import IntervalRow, interval_rows
-from cuecard.report.page.canvas import ScatterPoint, Spot, place, scatter, svg
 from cuecard.report.terminal import timeline
 
 

@@ -16,8 +16,7 @@ from cuecard.domain.call import FinishReason, Mode
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.evals import run_folder
 from cuecard.evals.analysis.results import RunResults, TaskResults, run_results
-from cuecard.report import arm_table, terminal
-from cuecard.report.page import formatting
+from cuecard.report import arm_table, formatting, terminal
 
 
 @pytest.fixture(scope="module")

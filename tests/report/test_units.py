@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cuecard.domain.outcome import seconds
-from cuecard.report.page.formatting import duration
+from cuecard.report.formatting import duration
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from cuecard.evals.runner.run import chosen
 from cuecard.evals.scorers import scores
 from cuecard.models import spec
 from cuecard.models.base import Limits, Model
-from cuecard.report.page.machine import machine
+from cuecard.report.formatting import machine
 
 Maybe = typer.Option
 FIGURES = ("3", "4", "5")
@@ -177,7 +177,7 @@ def report(run: Path, out: Path | None, questions: int, as_json: bool) -> None:
 def _drawing() -> Any:
     """Import the module that draws. Raises MissingExtra."""
     try:
-        from cuecard.report.attention import report as attention_report
+        from cuecard.report import attention_report
     except ImportError as error:
         raise MissingExtra(f"figures need {error.name}", "pip install '.[evals]' in a checkout") from error
     return attention_report

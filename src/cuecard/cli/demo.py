@@ -29,9 +29,8 @@ from cuecard.evals.item import Task
 from cuecard.evals.runner.run import Plan
 from cuecard.evals.study import Study
 from cuecard.models.base import Model
-from cuecard.report import arm_table
-from cuecard.report.page import formatting
-from cuecard.report.page.machine import evaluation_facts, machine
+from cuecard.report import arm_table, formatting
+from cuecard.report.formatting import evaluation_facts, machine
 
 EASY_VQA_TEST = 9673
 EXTRA = "pip install '.[demo]' in a checkout"

@@ -31,7 +31,7 @@ from cuecard.latency.plan import PairPlan, plans
 from cuecard.latency.readings import is_profile
 from cuecard.latency.simulation import LEAST_TEXT, Chances, RequestSize, Way, outcomes
 from cuecard.models import prompt
-from cuecard.report.page import formatting
+from cuecard.report import formatting
 from cuecard.strategies.policy import Schedule
 
 Maybe = typer.Option

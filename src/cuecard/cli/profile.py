@@ -26,7 +26,7 @@ from cuecard.latency.server_requests import PERCENTILES, Spread, served
 from cuecard.models import probe as probes
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.spec import Served, parse, secret
-from cuecard.report.page.machine import machine
+from cuecard.report.formatting import machine
 
 Maybe = typer.Option
 EACH = 4

@@ -28,7 +28,7 @@ from cuecard.latency import breakeven, readings
 from cuecard.latency.latency_model import Fit, plainest
 from cuecard.latency.roofline import devices, roofs
 from cuecard.report.arm_table import ArmTable
-from cuecard.report.page.machine import evaluation_facts, run_facts
+from cuecard.report.formatting import evaluation_facts, run_facts
 
 Maybe = typer.Option
 
@@ -129,7 +129,7 @@ def latency_report(run: Path, out: Path | None, as_json: bool) -> None:
 
     Raises BadInput, MissingExtra.
     """
-    drawn = required("cuecard.report.latency.report", "a report")
+    drawn = required("cuecard.report.latency_report", "a report")
     about = readings.about(run)
     served: list[Any] = []
     if about["config"].get("source") == "server":

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from cuecard.evals.analysis.results import ArmResults, RunResults, TaskResults
 from cuecard.evals.analysis.verdict import BASELINE
-from cuecard.report.page import formatting
+from cuecard.report import formatting
 
 LEAST_NAME = 24
 """Minimum columns for a folded name; with fewer, names are on lines of their own, above their figures."""

@@ -19,8 +19,8 @@ from rich.text import Text
 
 from cuecard.domain.call import Call, FinishReason, Mode
 from cuecard.domain.outcome import Outcome
-from cuecard.report.page import formatting
-from cuecard.report.page.canvas import INK, TEXT, WIDTH, Drawing, canvas, drawing, key, write
+from cuecard.report import formatting
+from cuecard.report.canvas import INK, TEXT, WIDTH, Drawing, canvas, drawing, key, write
 
 Lane = tuple[Call, ...]
 HATCHES = ((FinishReason.CANCELLED, "////", "cancelled"), (FinishReason.ERROR, "xxxx", "failed"))

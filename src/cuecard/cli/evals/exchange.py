@@ -29,7 +29,7 @@ from cuecard.evals.requests import is_local
 from cuecard.evals.study import AT_ONCE_SERVED
 from cuecard.models import spec
 from cuecard.report.arm_table import ArmTable, routes_table
-from cuecard.report.page.machine import machine
+from cuecard.report.formatting import machine
 
 FORMATS = {
     "vlmevalkit": FileFormat(

@@ -23,7 +23,7 @@ from cuecard.evals.analysis.ledger import Price, by_model
 from cuecard.evals.budgets.matched import BUDGETS, Comparison, MatchedBudgets, matched_budgets
 from cuecard.evals.budgets.schemes import AGAINST, CUTS, arms_of, chosen
 from cuecard.report.arm_table import ArmTable
-from cuecard.report.page.machine import evaluation_facts
+from cuecard.report.formatting import evaluation_facts
 
 FILE = "file"
 """The command that a file name stands for."""
@@ -67,7 +67,7 @@ def matched_budget(
     compared = chosen(parts(schemes), whole_numbers("--cuts", cuts, 1))
     prices = by_model("--price", price or (), Price.parse)
     comparison = Comparison(compared, against, shares(budgets), prices)
-    drawn = required("cuecard.report.budgets", "a report")
+    drawn = required("cuecard.report.evaluation.budgets", "a report")
     summary = done(given.study(arms_of(compared), options), how)
     if how.dry_run:
         typer.echo(json.dumps(summary, indent=2, ensure_ascii=False)) if how.as_json else show_estimate(summary)
@@ -83,7 +83,7 @@ def matched_budget(
     if how.as_json:
         typer.echo(json.dumps(found.as_object(), indent=2, ensure_ascii=False))
     else:
-        _show(found, drawn.sentences, written)
+        _show(found, drawn, written)
 
 
 def shares(text: str) -> tuple[float, ...]:
@@ -94,15 +94,15 @@ def shares(text: str) -> tuple[float, ...]:
         raise BadInput(f"--budgets {text!r} are no numbers", "for instance --budgets 0.25,0.5,1") from None
 
 
-def _show(found: MatchedBudgets, sentences: Any, written: list[Path]) -> None:
+def _show(found: MatchedBudgets, drawn: Any, written: list[Path]) -> None:
     console = Console(highlight=False)
     for task in found.tasks:
         for measure in task.measures:
-            rows, title = sentences.accuracies(task, measure), sentences.title(task, measure)
-            console.print(ArmTable(sentences.heads(measure), rows, title))
+            rows, title = drawn.accuracies(task, measure), drawn.title(task, measure)
+            console.print(ArmTable(drawn.heads(measure), rows, title))
             console.print()
-        for line in sentences.summary(task, found.against):
+        for line in drawn.summary(task, found.against):
             console.print(Text(f"· {line}"))
         console.print()
-    console.print(Text(sentences.LEGEND.format(against=found.against), style="dim"))
+    console.print(Text(drawn.LEGEND.format(against=found.against), style="dim"))
     show_files(console, written)

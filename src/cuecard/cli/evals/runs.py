@@ -22,8 +22,8 @@ from cuecard.evals.analysis.summary import summary
 from cuecard.evals.database import Store
 from cuecard.evals.run_folder import unfinished
 from cuecard.evals.scorers import Changed, Rescored, rescored
+from cuecard.report import formatting
 from cuecard.report.arm_table import ArmTable
-from cuecard.report.page import formatting
 from cuecard.stats.bootstrap import Interval
 
 MOST_NAMES = 8

@@ -37,9 +37,9 @@ from cuecard.evals.runner.run import Plan, RunProgress, expected, run_by
 from cuecard.evals.runner.scheduler import WorkerPool
 from cuecard.models import probe as probes
 from cuecard.models.base import Model
+from cuecard.report import formatting
 from cuecard.report.arm_table import ArmTable, routes_table
-from cuecard.report.page import formatting
-from cuecard.report.page.machine import machine
+from cuecard.report.formatting import machine
 from cuecard.strategies.acceptance_rules import one_model
 
 

@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 
 from cuecard.evals.analysis.results import ArmResults, TaskResults
 from cuecard.evals.arm import FILE, LIVE, parse
+from cuecard.report.canvas import INK, WIDTH, Drawing, drawing, key, styled, write
 from cuecard.report.evaluation import sentences
-from cuecard.report.page.canvas import INK, WIDTH, Drawing, drawing, key, styled, write
 from cuecard.strategies.card_selection import CardCut, Ending
 
 PANELS = (

@@ -15,10 +15,11 @@ from cuecard.evals.analysis.results import ArmResults, RunResults, TaskResults
 from cuecard.evals.arm import LIVE
 from cuecard.evals.scorers import EXTRACTORS
 from cuecard.report import terminal
+from cuecard.report.canvas import INK, TEXT, WIDTH, Drawing, ScatterPoint, canvas, drawing, key, scatter
 from cuecard.report.evaluation import sentences
 from cuecard.report.evaluation.cut_cards import cut_cards
 from cuecard.report.evaluation.sentences import between, kinds, share
-from cuecard.report.page.canvas import INK, TEXT, WIDTH, Drawing, ScatterPoint, canvas, drawing, key, scatter
+from cuecard.stats.bootstrap import Interval
 
 COLOURS = ("#0072b2", "#c14e00", "#008060", "#b0568a")
 MARKS = ("o", "s", "D", "^")
@@ -36,7 +37,11 @@ def accuracy_against_tokens(task: TaskResults) -> list[Drawing]:
     if not arms:
         return []
     figure = scatter(
-        [_point(arm, arm.generated.estimate, on_front=True) for arm in arms if arm.generated is not None],
+        [
+            ScatterPoint.of(arm.arm, arm.family, arm.generated.estimate, arm.accuracy)
+            for arm in arms
+            if arm.generated is not None
+        ],
         "generated tokens a question, all models together",
         joined=[("short:small", "reason:small"), ("short:large", "reason:large")],
     )
@@ -55,7 +60,10 @@ def fronts(task: TaskResults) -> list[Drawing]:
         arms = [arm for arm in task.arms.values() if arm.competes and arm.cost(measure) is not None]
         if not arms:
             continue
-        points = [_point(arm, arm.cost(measure) or 0.0, on_front=measure in arm.fronts) for arm in arms]
+        points = [
+            ScatterPoint.of(arm.arm, arm.family, arm.cost(measure) or 0.0, arm.accuracy, measure in arm.fronts)
+            for arm in arms
+        ]
         how = f", {', '.join(dict.fromkeys(str(arm.kind) for arm in arms))}" if measure == "latency" else ""
         figure = scatter(points, cost + how, front=True, may_be_log=True)
         source = f"Seconds are {kinds(arms)}." if measure == "latency" else COUNTED
@@ -112,13 +120,7 @@ def false_accepts(task: TaskResults) -> list[Drawing]:
     if not rules:
         return []
     rows = [
-        IntervalRow(
-            rule.rule,
-            {"wrong among the accepted": rule.false_accepts.estimate},
-            rule.false_accepts.low,
-            rule.false_accepts.high,
-            f"{rule.wrong} of {rule.accepted}",
-        )
+        IntervalRow.of(rule.rule, "wrong among the accepted", rule.false_accepts, f"{rule.wrong} of {rule.accepted}")
         for rule in rules
     ]
     figure = interval_rows(rows, "wrong, % of the short answers that the rule accepts")
@@ -137,27 +139,12 @@ def request(asked: Request) -> list[Drawing]:
     return terminal.requests(asked.outcomes, asked.example.task, verdicts)
 
 
-def _point(arm: ArmResults, cost: float, *, on_front: bool) -> ScatterPoint:
-    accuracy = sentences.accuracy(arm)
-    low, high = (accuracy, accuracy) if arm.accuracy is None else (arm.accuracy.low, arm.accuracy.high)
-    return ScatterPoint(
-        arm.arm,
-        arm.family,
-        cost,
-        accuracy,
-        accuracy if low is None else low,
-        accuracy if high is None else high,
-        on_front,
-    )
-
-
 def _interval_row(task: TaskResults, name: str, shown: str, strong: bool = False) -> IntervalRow:
     arm, each = task.arms[name], task.difference(name, "placebos")
-    low, high = (None, None) if arm.accuracy is None else (arm.accuracy.low, arm.accuracy.high)
     note = share(sentences.accuracy(arm))
     if each is not None:
         note = f"{sentences.signed(100 * each.accuracy.difference.estimate)}, {sentences.p_value(each.p_adjusted)}"
-    return IntervalRow(shown, {"right": sentences.accuracy(arm)}, low, high, note, strong)
+    return IntervalRow.of(shown, "right", arm.accuracy, note, strong)
 
 
 def _placebo(arm: str) -> str:
@@ -202,6 +189,13 @@ class IntervalRow:
     note: str = ""
     """Text at the right end of the row."""
     strong: bool = False
+
+    @classmethod
+    def of(cls, name: str, mark: str, value: Interval | None, note: str, strong: bool = False) -> IntervalRow:
+        """The row of one value; 0 if there is none."""
+        if value is None:
+            return cls(name, {mark: 0.0}, None, None, note, strong)
+        return cls(name, {mark: value.estimate}, value.low, value.high, note, strong)
 
 
 def interval_rows(rows: Sequence[IntervalRow], across: str, references: Mapping[str, float] | None = None) -> Figure:

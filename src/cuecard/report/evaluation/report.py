@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from cuecard.domain.question import Image
@@ -14,12 +14,11 @@ from cuecard.evals.analysis.results import RunResults, TaskResults
 from cuecard.evals.database import Store
 from cuecard.evals.judging import JudgedRun, Judgements, ListedReply, judged_run
 from cuecard.evals.run_folder import unfinished
+from cuecard.report import html
 from cuecard.report.evaluation import sentences
 from cuecard.report.evaluation import tables as html_tables
 from cuecard.report.evaluation.figures import figures
-from cuecard.report.page import html
-from cuecard.report.page.report_files import Report, Row
-from cuecard.stats.bootstrap import Interval
+from cuecard.report.html import Report, Row, interval_columns
 
 MOST_UNPARSED = 40
 """Maximum number of replies of a task that the page lists."""
@@ -114,13 +113,13 @@ def _arms(task: TaskResults) -> list[Row]:
         {
             "task": task.task,
             **_fields(arm, "arm", "family", "answered", "errors", "units"),
-            **_ends("accuracy", arm.accuracy),
+            **interval_columns("accuracy", arm.accuracy),
             "unresolved": arm.unresolved,
             "bounds_low": arm.bounds and arm.bounds[0],
             "bounds_high": arm.bounds and arm.bounds[1],
-            **_ends("generated_tokens", arm.generated),
+            **interval_columns("generated_tokens", arm.generated),
             "all_tokens": arm.spent,
-            **_ends("seconds", arm.latency),
+            **interval_columns("seconds", arm.latency),
             **_fields(arm, "p50_s", "p90_s"),
             "handoff_s": arm.handoff_mean_s,
             "latency": arm.kind and str(arm.kind),
@@ -136,7 +135,7 @@ def _differences(task: TaskResults) -> list[Row]:
         {
             "task": task.task,
             **_fields(each, "family", "arm", "against", "pairs"),
-            **_ends("difference", each.interval),
+            **interval_columns("difference", each.interval),
             **_fields(each.accuracy, "better", "worse", "test", "p"),
             **_fields(each, "p_adjusted", "significant"),
             "margin": each.not_worse.margin,
@@ -144,10 +143,10 @@ def _differences(task: TaskResults) -> list[Row]:
             "not_worse_shown": each.not_worse.shown,
             "survives_extractors": each.survives,
             **{f"difference_{name}": one.difference for name, one in each.extractors.items()},
-            **_ends("times_faster", each.times_faster),
+            **interval_columns("times_faster", each.times_faster),
             "latency": each.kind and str(each.kind),
-            **_ends("times_faster_live", each.times_faster_live),
-            **_ends("generated_tokens", each.tokens),
+            **interval_columns("times_faster_live", each.times_faster_live),
+            **interval_columns("generated_tokens", each.tokens),
         }
         for each in task.differences
     ]
@@ -177,7 +176,7 @@ def _rules(task: TaskResults) -> list[Row]:
         {
             "task": task.task,
             **_fields(rule, "rule", "questions", "accepted", "wrong", "shared"),
-            **_ends("false_accepts", rule.false_accepts if rule.accepted else None),
+            **interval_columns("false_accepts", rule.false_accepts if rule.accepted else None),
         }
         for rule in task.rules
     ]
@@ -216,11 +215,6 @@ def _listed(reply: ListedReply) -> Row:
 
 def _fields(value: Any, *names: str) -> Row:
     return {name: getattr(value, name) for name in names}
-
-
-def _ends(name: str, interval: Interval | None) -> Row:
-    ends = asdict(interval) if interval is not None else {}
-    return {name: ends.get("estimate"), f"{name}_low": ends.get("low"), f"{name}_high": ends.get("high")}
 
 
 def categories(tasks: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -12,8 +12,8 @@ from cuecard.evals.analysis.examples import Gallery
 from cuecard.evals.analysis.results import ArmResults, RunResults, TaskResults
 from cuecard.evals.analysis.verdict import BASELINE, Pays
 from cuecard.evals.judging import ListedReply, judges
-from cuecard.report.page import formatting
-from cuecard.report.page.html import KeyResult
+from cuecard.report import formatting
+from cuecard.report.html import KeyResult
 from cuecard.stats.bootstrap import Interval
 
 VERDICTS: Mapping[Pays, tuple[str, Literal["good", "bad", "open"]]] = {
@@ -38,16 +38,18 @@ def signed(value: float) -> str:
     return "0.0" if shown in ("+0.0", "−0.0") else shown
 
 
-NO_ENDS = ("no interval", "no spread")
-
-
 def between(interval: Interval, scale: float = 100, form: str = ".1f") -> str:
     """The ends of an interval: `91.1 to 99.7`; or the reason why there are none."""
     if interval.low is None or interval.high is None:
         return "no interval"
-    if interval.low == interval.high:
-        return "no spread"  # all scores are equal, so the bootstrap has no spread, which is no certainty
+    if not has_spread(interval):
+        return "no spread"
     return f"{scale * interval.low:{form}} to {scale * interval.high:{form}}".replace("-", "−")
+
+
+def has_spread(interval: Interval) -> bool:
+    """Whether an interval has two ends. If all scores are equal, the bootstrap has no spread, which is no certainty."""
+    return interval.low is not None and interval.low != interval.high
 
 
 def p_value(p: float) -> str:
@@ -266,8 +268,8 @@ def kinds(arms: Iterable[ArmResults]) -> str:
 def _right(arm: ArmResults) -> str:
     if arm.accuracy is None:
         return "not scored"
-    ends = between(arm.accuracy)
-    return f"{share(arm.accuracy.estimate)} ({ends if ends in NO_ENDS else f'95% interval {ends}'})"
+    kind = "95% interval " if has_spread(arm.accuracy) else ""
+    return f"{share(arm.accuracy.estimate)} ({kind}{between(arm.accuracy)})"
 
 
 def _took(arm: ArmResults) -> str:

@@ -12,10 +12,10 @@ from cuecard.evals.analysis.ledger import Ledger, Spending
 from cuecard.evals.analysis.results import ArmResults, TaskResults
 from cuecard.evals.judging import GradedArm, JudgedArm, ListedReply
 from cuecard.evals.scorers import EXTRACTORS
+from cuecard.report import formatting
 from cuecard.report.evaluation import sentences
 from cuecard.report.evaluation.sentences import between, share
-from cuecard.report.page import formatting
-from cuecard.report.page.html import Rows, clipped
+from cuecard.report.html import Rows, clipped
 from cuecard.stats.bootstrap import Interval
 
 SPENT = ("prompt", "cached", "computed", "completion", "reasoning", "wasted")

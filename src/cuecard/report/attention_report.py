@@ -24,12 +24,11 @@ from cuecard.attention import store
 from cuecard.attention.results import REASONING, ConditionResults, Findings, findings
 from cuecard.attention.store import LARGE_CARD, LARGE_OWN, QUERIES, SMALL_OWN, ShadedQuestion, Shades, shaded_questions
 from cuecard.domain.question import letter
-from cuecard.report.attention import tables
-from cuecard.report.page import html
-from cuecard.report.page.canvas import INK, WIDTH, Drawing, canvas, drawing, key, styled, write
-from cuecard.report.page.html import KeyResult, thumbnail
-from cuecard.report.page.machine import run_facts
-from cuecard.report.page.report_files import Report, save_files
+from cuecard.report import attention_tables as tables
+from cuecard.report import html
+from cuecard.report.canvas import INK, WIDTH, Drawing, canvas, drawing, key, styled, write
+from cuecard.report.formatting import run_facts
+from cuecard.report.html import KeyResult, Report, save_files, thumbnail
 from cuecard.stats.bootstrap import Array, Band
 
 COLOURS = {LARGE_OWN: "#008060", LARGE_CARD: "#c14e00", SMALL_OWN: "#0072b2"}

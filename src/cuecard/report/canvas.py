@@ -22,6 +22,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullLocator
 
+from cuecard.stats.bootstrap import Interval
+
 WIDTH, TEXT = 640, 12
 """Pixels."""
 INK = "#1f2328"
@@ -161,6 +163,14 @@ class ScatterPoint:
     low: float
     high: float
     on_front: bool = True
+
+    @classmethod
+    def of(cls, name: str, family: str, cost: float, accuracy: Interval | None, on_front: bool = True) -> ScatterPoint:
+        """An interval without ends is drawn as the point; without an accuracy the point is at 0."""
+        if accuracy is None:
+            return cls(name, family, cost, 0.0, 0.0, 0.0, on_front)
+        low, high = (accuracy.estimate if end is None else end for end in (accuracy.low, accuracy.high))
+        return cls(name, family, cost, accuracy.estimate, low, high, on_front)
 
 
 def scatter(

@@ -17,8 +17,8 @@ from cuecard.latency.latency_model import Fit, bounds
 from cuecard.latency.readings import Found
 from cuecard.latency.roofline import Device, Roof
 from cuecard.latency.simulation import RequestSize
-from cuecard.report.page import formatting
-from cuecard.report.page.canvas import INK, TEXT, WIDTH, Drawing, canvas, drawing, key, styled, write
+from cuecard.report import formatting
+from cuecard.report.canvas import INK, TEXT, WIDTH, Drawing, canvas, drawing, key, styled, write
 from cuecard.strategies.policy import Schedule
 
 COMPONENTS = {

@@ -1,4 +1,4 @@
-"""Pages from the Jinja2 templates of this package.
+"""Pages from the Jinja2 templates of this package, and a report as files: its page, figures and tables.
 
 Autoescape is on: all text is escaped, except SVG that this package draws. A page needs no network, and runs no script
 but its own, which its content policy names by digest.
@@ -7,13 +7,16 @@ but its own, which its content policy names by digest.
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import io
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -21,12 +24,16 @@ from markupsafe import Markup
 from PIL import Image as Pictures
 from PIL import UnidentifiedImageError
 
+from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image, letter
-from cuecard.report.page import formatting
-from cuecard.report.page.canvas import file_name
+from cuecard.report import formatting
+from cuecard.report.canvas import Drawing, file_name
+from cuecard.stats.bootstrap import Interval
 
 Rows = Sequence[Mapping[str, str]]
 """A table of a page: rows of texts by column heads; the first column names the row."""
+Row = Mapping[str, Any]
+"""A row of a table as a file: values by column."""
 THUMBNAIL = 320
 """Pixels of the longer side."""
 
@@ -167,3 +174,88 @@ def terms_in(html: str) -> list[tuple[str, str]]:
         for term, meaning in TERMS.items()
         if re.search(rf"(?<!\w)(?:{term.replace(', ', '|')})s?(?!\w)", text, re.IGNORECASE)
     ]
+
+
+# --- a report as files: figures as SVG and PNG, tables as CSV and Parquet ---------------------------------------------
+
+
+@dataclass(frozen=True)
+class Report:
+    """A page and the files beside it: figures as SVG and PNG, tables as CSV, `answers` as Parquet too."""
+
+    page: str
+    figures: Sequence[Drawing]
+    tables: Mapping[str, Sequence[Row]]
+
+    def save(self, path: Path) -> list[Path]:
+        """Write the page, and `figures/` and `tables/` beside it; return page and tables. Raises BadInput."""
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self.page, encoding="utf-8")
+        return [path, *save_files(self.figures, self.tables, path.parent)[len(self.figures) :]]
+
+
+def save_files(figures: Sequence[Drawing], tables: Mapping[str, Sequence[Row]], folder: Path) -> list[Path]:
+    """Write `figures/` with captions, and `tables/`; return the SVG files, then the tables. Raises BadInput."""
+    written = []
+    with _writing(folder):
+        for name in ("figures", "tables"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        for each in figures:
+            path = folder / "figures" / each.name
+            path.with_suffix(".png").write_bytes(each.png)
+            path.with_suffix(".svg").write_text(each.svg, encoding="utf-8")
+            written.append(path.with_suffix(".svg"))
+        captions = "\n\n".join(f"{each.name}: {each.caption}" for each in figures)
+        (folder / "figures" / "captions.txt").write_text(captions + "\n", encoding="utf-8")
+        for name, rows in tables.items():
+            write_csv(path := folder / "tables" / f"{name}.csv", rows)
+            written.append(path)
+        if write_parquet(path := folder / "tables" / "answers.parquet", tables.get("answers", ())):
+            written.append(path)
+    return written
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"cannot write {error.filename or path}: {error.strerror}", "give another --out") from error
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write all columns that occur in any row. A quote precedes a text that a spreadsheet would read as a formula."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        written = csv.DictWriter(file, columns, restval="")
+        written.writeheader()
+        written.writerows({name: _harmless(value) for name, value in row.items()} for row in rows)
+
+
+def interval_columns(name: str, interval: Interval | None) -> Row:
+    """Estimate and ends of an interval, each in a column of its own; None: no interval."""
+    ends = asdict(interval) if interval is not None else {}
+    return {name: ends.get("estimate"), f"{name}_low": ends.get("low"), f"{name}_high": ends.get("high")}
+
+
+def _harmless(value: Any) -> Any:
+    if not isinstance(value, str) or not value or value[0] not in "=+-@\t\r":
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def write_parquet(path: Path, rows: Sequence[Row]) -> bool:
+    """Write rows as Parquet; False without pyarrow or without rows."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        return False
+    if rows:
+        parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), path)
+    return bool(rows)

@@ -1,1 +1,0 @@
-"""Shared by all pages: templates, canvas, labels, time lines, formats, files."""
