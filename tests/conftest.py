@@ -12,6 +12,7 @@ os.environ["CUECARD_NO_PROBE"] = "1"
 # models run without child processes, except in tests of these
 os.environ["CUECARD_NO_PROCESSES"] = "1"
 # clients of tests connect without TLS: loading the system's certificates takes 25 ms for each client
+os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = tempfile.mkdtemp(prefix="cuecard-tests-")
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cuecard-tests-")
 

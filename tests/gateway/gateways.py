@@ -11,6 +11,7 @@ from typing import Any
 
 import openai
 import uvicorn
+import uvicorn.server
 
 from cuecard.domain.call import Mode
 from cuecard.gateway.admission.connections import LimitedProtocol
@@ -60,6 +61,19 @@ def service(
 ) -> Service:
     """A pair with these policy defaults."""
     return Service(models, name=name, aliases=aliases, occupancy=occupancy or Occupancy(), **defaults)
+
+
+class QuickPolling:
+    """asyncio for uvicorn, which looks ten times a second whether to stop: here a hundred times."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(min(seconds, 0.01))
+
+
+uvicorn.server.asyncio = QuickPolling()
 
 
 @asynccontextmanager
