@@ -137,6 +137,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> MatchedBudgets:
         return matched_budgets(laboratory.config, store, Comparison(some, prices=prices))
 
 
+@pytest.mark.slow
 def test_every_measure_that_is_known_is_compared_at_every_budget(compared):
     (task,) = compared.tasks
     assert [each.measure for each in task.measures] == ["tokens", "price", "time"]
@@ -146,6 +147,7 @@ def test_every_measure_that_is_known_is_compared_at_every_budget(compared):
             assert {each.scheme for each in budget.schemes} | set(budget.too_dear) == set(SOME)
 
 
+@pytest.mark.slow
 def test_what_is_played_costs_no_more_than_the_budget_on_the_questions_that_chose_it(compared):
     (task,) = compared.tasks
     for measure in task.measures:
@@ -153,6 +155,7 @@ def test_what_is_played_costs_no_more_than_the_budget_on_the_questions_that_chos
             assert all(each.spent <= budget.amount * 1.15 for each in budget.schemes)
 
 
+@pytest.mark.slow
 def test_no_scheme_beats_the_oracle_that_routes_between_all_of_its_arms(compared):
     (task,) = compared.tasks
     for measure in task.measures:
@@ -162,6 +165,7 @@ def test_no_scheme_beats_the_oracle_that_routes_between_all_of_its_arms(compared
                 assert at is None or (at.accuracy.estimate <= budget.oracle and at.regret.estimate >= 0)
 
 
+@pytest.mark.slow
 def test_the_scheme_of_comparison_has_no_difference_and_the_others_have_one(compared):
     (task,) = compared.tasks
     budget = task.measures[0].budgets[-1]
@@ -171,6 +175,7 @@ def test_the_scheme_of_comparison_has_no_difference_and_the_others_have_one(comp
     assert all(each.difference is not None and each.p_adjusted >= each.p for each in others)
 
 
+@pytest.mark.slow
 def test_a_dear_scheme_is_named_where_it_cannot_be_played(compared):
     (task,) = compared.tasks
     tokens = task.measures[0]
@@ -178,6 +183,7 @@ def test_a_dear_scheme_is_named_where_it_cannot_be_played(compared):
     assert tokens.budgets[3].of("reason:large").spent == pytest.approx(tokens.budgets[3].amount)
 
 
+@pytest.mark.slow
 def test_the_front_rises_with_the_cost_and_beaten_settings_name_what_beats_them(compared):
     (task,) = compared.tasks
     for measure in task.measures:
@@ -193,11 +199,13 @@ def test_the_front_rises_with_the_cost_and_beaten_settings_name_what_beats_them(
                 assert point.difference.estimate <= 0
 
 
+@pytest.mark.slow
 def test_calls_are_shared_by_all_arms(compared):
     (task,) = compared.tasks
     assert task.calls_stored < task.calls_used
 
 
+@pytest.mark.slow
 def test_an_arm_without_answers_is_refused(tmp_path):
     laboratory = Laboratory(tmp_path, MadeUp(4), ROUTES, model("tiny", 0.3, 0.1), model("huge", 0.6, 0.1))
     laboratory.run()
@@ -258,6 +266,7 @@ def command(*words: str) -> object:
     return CliRunner().invoke(app, ["study", *words], env={"COLUMNS": "120", "NO_COLOR": "1"})
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_the_command_compares_the_embedded_pair_resumes_and_writes_a_page(tmp_path: Path):
     words = ["matched-budget", "boards:count=6", "--out", str(tmp_path / "run"), "--schemes", "mutual,cascade,steps"]

@@ -85,6 +85,7 @@ def test_at_the_break_even_point_mutual_verification_takes_as_long_as_the_large_
     assert mean == pytest.approx(PROFILES["large"].call_s(196, 240, 128), rel=0.02)
 
 
+@pytest.mark.slow
 def test_transfer_never_beats_the_large_model_answering_as_short_and_agreement_moves_mutual_on() -> None:
     by = {(each.strategy, each.schedule, each.agree, each.output): each.crossing.tokens for each in found().together}
     for schedule in TRANSFER:

@@ -87,6 +87,7 @@ def test_agreement_makes_mutual_verification_cheaper_and_faster(file: Path) -> N
     assert (after.cost or 0) < (before.cost or 0)
 
 
+@pytest.mark.slow
 def test_a_plan_says_where_it_lies_beyond_what_was_measured(file: Path) -> None:
     _, (found,) = plans(file)
     assert not found.extrapolated

@@ -136,6 +136,7 @@ async def heard(model: LocalModel, question: Question) -> str | None:
     return outside(question, [model])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"device": "cpu"}, {"device": "cpu", "dtype": "bfloat16"}])
 async def test_a_model_tells_foreign_images_once_it_has_seen_them(folder: Path, settings: dict[str, str]) -> None:
     model = LocalModel.load(folder, **settings)
@@ -148,6 +149,7 @@ async def test_a_model_tells_foreign_images_once_it_has_seen_them(folder: Path, 
     await model.aclose()
 
 
+@pytest.mark.slow
 async def test_numpy_and_transformers_find_the_same_distances(folder: Path) -> None:
     models = [LocalModel.load(folder), LocalModel.load(folder, device="cpu")]
     for image in (board(1), noise(128)):
@@ -160,6 +162,7 @@ async def test_numpy_and_transformers_find_the_same_distances(folder: Path) -> N
         await model.aclose()
 
 
+@pytest.mark.slow
 async def test_no_image_is_computed_for_the_scope_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, passes, see = LocalModel.load(folder), [], VisionTower.see
     monkeypatch.setattr(VisionTower, "see", lambda *given: passes.append(1) or see(*given))
@@ -172,6 +175,7 @@ async def test_no_image_is_computed_for_the_scope_alone(folder: Path, monkeypatc
     await model.aclose()
 
 
+@pytest.mark.slow
 async def test_a_folder_without_the_file_has_no_opinion_of_images(folder: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     shutil.copytree(folder, bare, ignore=shutil.ignore_patterns(IMAGES_FILE))
@@ -194,12 +198,14 @@ async def apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     await model.aclose()
 
 
+@pytest.mark.slow
 async def test_what_a_process_of_its_own_sees_is_known_here(apart: LocalModel) -> None:
     assert UNLIKE in (await heard(apart, asked(noise(128))) or "")
     assert await heard(apart, asked(board(1))) is None
     assert not apart._prefixes._held, "the process has computed it"
 
 
+@pytest.mark.slow
 async def test_a_call_that_is_left_has_told_what_it_saw(apart: LocalModel) -> None:
     question = asked(noise(128))
     async for event in (events := apart.stream(reason(question, EMBEDDED), Limits())):

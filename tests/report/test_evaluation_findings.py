@@ -272,6 +272,7 @@ def test_the_verdict_is_against_the_best_single_model_that_is_not_shown_to_take_
     assert sentences.pays(task).startswith(f"On pictured the pair {pays}: transfer is right on")
 
 
+@pytest.mark.slow
 def test_a_gain_that_is_shown_to_be_below_a_point_does_not_pay(tmp_path):
     class Apart(Pictured):
         """Each question is its own cluster."""
