@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cuecard.answers import extract
 from cuecard.domain.question import AnswerKind, Question, letter
-from cuecard.models.openai.request_body import Dialect, constraint_fields, unwrapped
+from cuecard.models.openai.families import Dialect, constraint_fields, unwrapped
 
 NUMBER = Question("How many?", kind=AnswerKind.NUMBER)
 YES_NO = Question("Is it?", kind=AnswerKind.YES_NO)

@@ -14,7 +14,7 @@ from cuecard.domain.question import AnswerKind, Calling, Image, Message, Questio
 from cuecard.gateway.wire.tools import Tool, Tools
 from cuecard.models.base import Limits
 from cuecard.models.openai import OpenAIModel
-from cuecard.models.openai.request_body import messages
+from cuecard.models.openai.call import messages
 from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, Style, growing, neutral, probe, read, reason, short
 from cuecard.strategies.card_selection import CardCut
 

@@ -32,9 +32,9 @@ from cuecard.domain.errors import (
 from cuecard.domain.question import Question
 from cuecard.models.base import CallLimits, Limits
 from cuecard.models.openai import OpenAIModel
+from cuecard.models.openai.call import StreamedReply, scored
 from cuecard.models.openai.errors import ErrorMapper, refused_parameter
 from cuecard.models.openai.http import StatusError
-from cuecard.models.openai.reply import StreamedReply, scored
 from cuecard.models.openai.response_body import (
     JsonSanitiser,
     StreamError,

@@ -14,7 +14,7 @@ from cuecard.domain.question import AnswerKind, Question
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Limits
 from cuecard.models.openai import OpenAIModel
-from cuecard.models.openai.request_body import Dialect, constraint_fields
+from cuecard.models.openai.families import Dialect, constraint_fields
 from cuecard.models.prompt import CardFormat, Prompt, Style
 
 HERE = Path(__file__).parent

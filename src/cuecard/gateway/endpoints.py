@@ -17,9 +17,9 @@ import cuecard
 from cuecard.domain.errors import BadInput, BeyondAPair, BudgetUsed, CuecardError, Unauthorised, Unsupported, WrongForm
 from cuecard.domain.question import Image
 from cuecard.gateway.admission.connections import while_connected
-from cuecard.gateway.admission.limits import ApiClient, Gate, Lease
+from cuecard.gateway.admission.limits import ApiClient, Gate
 from cuecard.gateway.config import PAIR, GatewaySettings, unknown_model
-from cuecard.gateway.pairs import Pairs, RequestPlan, Service
+from cuecard.gateway.pairs import Pairs
 from cuecard.gateway.passthrough import PassedExchange, given
 from cuecard.gateway.pool import Pool
 from cuecard.gateway.spending import check_passed, estimate, passed_estimate
@@ -92,12 +92,7 @@ class Endpoints:
         if trace := _trace(request):
             parsed = replace(parsed, trace=trace)
         async with AsyncExitStack() as held:
-            service = self._pairs.of(parsed.model, client.key)
-            held.enter_context(service.at_work())
-            plan = service.plan(parsed)
-            lease = held.enter_context(await _reserved(client, service, plan, parsed))
-            exchange, writer = Exchange(service, plan, parsed, lease, self._accounting), wire.writer(parsed)
-            request.state.begun = True
+            exchange, writer = await self._begun(request, parsed, client, held), wire.writer(parsed)
             if parsed.stream:
                 events, metrics = streamed(exchange, writer, self._settings.ping_s), self._accounting.metrics
                 headers = values.request_id(parsed.id) | exchange.headers() | client.headers()
@@ -107,6 +102,23 @@ class Endpoints:
         reasoning = "".join(value for kind, value in pieces if kind == "reasoning")
         headers = values.headers(parsed.id, outcome) | exchange.headers(outcome) | client.headers()
         return JSONResponse(writer.whole(outcome, reasoning, exchange.account(outcome)), headers=headers)
+
+    async def _begun(
+        self, request: Request, parsed: ParsedRequest, client: ApiClient, held: AsyncExitStack
+    ) -> Exchange:
+        """The request at its pair: planned, and its estimated use reserved until `held` is closed.
+
+        Raises BadInput, UnknownModel, PairForbidden, BudgetUsed, BudgetReserved, StateUnavailable.
+        """
+        service = self._pairs.of(parsed.model, client.key)
+        held.enter_context(service.at_work())
+        plan = service.plan(parsed)
+        limits = plan.policy.limits
+        answer_tokens = limits.of_answer(parsed.question.kind)
+        estimated = estimate(parsed.prompt_tokens, limits, answer_tokens, service.prices)
+        lease = held.enter_context(await client.reserve(estimated))
+        request.state.begun = True
+        return Exchange(service, plan, parsed, lease, self._accounting)
 
     async def _by_one_model(self, request: Request, body: RequestBody, client: ApiClient) -> Response:
         """Pass the request to one model, without the `cuecard` object."""
@@ -139,11 +151,8 @@ class Endpoints:
         body = await self._body(request)
         async with while_connected(request.receive):
             parsed = await self._parsed(body, parse)
-        service = self._pairs.of(parsed.model, client.key)
-        plan = service.plan(parsed)
-        with service.at_work(), await _reserved(client, service, plan, parsed) as lease:
-            exchange = Exchange(service, plan, parsed, lease, self._accounting)
-            request.state.begun = True
+        async with AsyncExitStack() as held:
+            exchange = await self._begun(request, parsed, client, held)
             async with while_connected(request.receive):
                 route = await exchange.decide()
         return JSONResponse(route, headers=values.request_id(parsed.id) | client.headers())
@@ -203,14 +212,6 @@ class Endpoints:
         metrics = self._accounting.metrics
         more = {"audit": self._accounting.audit.as_dict(), "state": self._gate.state.as_dict()}
         return JSONResponse(metrics.stats() | more | {"recent": metrics.last(50)})
-
-
-async def _reserved(client: ApiClient, service: Service, plan: RequestPlan, parsed: ParsedRequest) -> Lease:
-    """The reservation of a request's estimated use. Raises BudgetUsed, BudgetReserved, StateUnavailable."""
-    limits = plan.policy.limits
-    return await client.reserve(
-        estimate(parsed.prompt_tokens, limits, limits.of_answer(parsed.question.kind), service.prices)
-    )
 
 
 def _listed(name: str) -> Json:

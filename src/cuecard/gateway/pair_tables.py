@@ -24,8 +24,7 @@ from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.models import spec
 from cuecard.models.acceptance_table import AcceptanceTable
-from cuecard.models.openai.families import named
-from cuecard.models.openai.request_body import Dialect
+from cuecard.models.openai.families import Dialect, named
 from cuecard.models.prompt import CardFormat
 from cuecard.models.vllm.settings import MOST_SHARE
 from cuecard.strategies import policy_file

@@ -22,9 +22,9 @@ from cuecard.domain.errors import BadInput, BrokenStream, Unsupported
 from cuecard.latency.readings import Point, ProfileConfig, Reading, Readings
 from cuecard.latency.rounds import ProfileEnd, ProfileProgress, RoundLimits, Rounds
 from cuecard.latency.server_requests import TimedClient, closed_loop, open_loop, reading_of, undisturbed
+from cuecard.models.openai.call import LOSSES
 from cuecard.models.openai.client import KEY_HINT
 from cuecard.models.openai.connection import Connection
-from cuecard.models.openai.request_body import LOSSES
 from cuecard.models.spec import Served
 
 _WORDS = """

@@ -85,9 +85,7 @@ class Limits:
     def of(self, prompt: Prompt) -> CallLimits:
         """The limits of one call; `answer_tokens`, if None, depends on the kind of the prompt's question."""
         tokens = self.of_answer(None if prompt.question is None else prompt.question.kind)
-        return CallLimits(
-            tokens, self.reasoning_tokens, self.temperature, self.top_p, self.seed, self.timeout_s, self.extras
-        )
+        return CallLimits(**{**vars(self), "answer_tokens": tokens})
 
     def as_object(self) -> dict[str, Any]:
         """The limits as plain data. Empty extras are left out, so that the cache keys of such calls do not change."""

@@ -79,7 +79,7 @@ class ProbeResults:
     short_tokens: int | None = None
     logprobs: bool | None = None
     constraint: str | None = None
-    """How a request asks the server to decode under a grammar, one of `request_body.Dialect`."""
+    """How a request asks the server to decode under a grammar, one of `families.Dialect`."""
     reads: dict[str, CardTrial] = field(default_factory=dict)
     """By card format."""
     prefill: bool | None = None
@@ -328,7 +328,7 @@ async def _short(model: OpenAIModel, results: ProbeResults) -> None:
 
 async def _constraint(model: OpenAIModel, results: ProbeResults) -> None:
     """Request a word under a grammar of numbers: only a server that decodes under the grammar returns a number."""
-    from cuecard.models.openai.request_body import Dialect
+    from cuecard.models.openai.families import Dialect
 
     dialects = {"llamacpp": Dialect.GRAMMAR, "vllm": Dialect.STRUCTURED_OUTPUTS, "sglang": Dialect.REGEX}
     dialect = dialects.get((results.owner or "").lower())

@@ -58,9 +58,8 @@ class Allowance:
 class LimitState(Protocol):
     """What is counted for keys. A key without a hash has no limits."""
 
-    def now(self) -> float:
-        """The wall clock, a Unix time in seconds."""
-        ...
+    now: Callable[[], float]
+    """The wall clock, a Unix time in seconds."""
 
     async def enter(self, key: Key) -> None:
         """Count a request. Raises RateLimited, BudgetUsed or StateUnavailable, and then counts nothing."""
@@ -71,8 +70,8 @@ class LimitState(Protocol):
         ...
 
     async def extend(self, lease: Lease, held: Amount) -> None:
-        """Reserve more for a running request: `held` in all. Raises BudgetReached."""
-        ...
+        """Reserve more for a running request: `held` in all. By default nothing is reserved. Raises BudgetReached."""
+        return
 
     def settle(self, lease: Lease, used: Amount) -> None:
         """Charge a request that has ended, and free its reservation. Returns at once."""
@@ -84,11 +83,11 @@ class LimitState(Protocol):
 
     def keep_in(self, path: Path) -> None:
         """Keep the use of budgets in a file from now on, unless it is kept already. Raises BadInput."""
-        ...
+        return
 
     def as_dict(self) -> dict[str, Any] | None:
         """The health of a shared state: `up`, `on_failure`, `failures`, `unsettled`; None for one in this process."""
-        ...
+        return None
 
     async def run(self) -> None:
         """Background work, until cancelled."""
@@ -208,17 +207,15 @@ class Bucket:
         return max(0.0, (count - self.left) * 60 / self.most)
 
 
-class LocalState:
+class LocalState(LimitState):
     """Counts in this process. Requests that run at the same time may together overspend a budget."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, ledger: BudgetLedger | None = None) -> None:
         """`clock`: monotonic, for limits per minute; the ledger has its own wall clock."""
         self._clock, self._ledger = clock, ledger or BudgetLedger()
+        self.now = self._ledger.now
         self._buckets: dict[tuple[str, str], Bucket] = {}
         """By key and what they limit."""
-
-    def now(self) -> float:
-        return self._ledger.now()
 
     async def enter(self, key: Key) -> None:
         for budget in key.budgets:
@@ -232,9 +229,6 @@ class LocalState:
 
     async def reserve(self, key: Key, estimate: Amount) -> Lease:
         return Lease(key, self)
-
-    async def extend(self, lease: Lease, held: Amount) -> None:
-        """Does nothing, as nothing is reserved."""
 
     def settle(self, lease: Lease, used: Amount) -> None:
         key = lease.key
@@ -250,9 +244,6 @@ class LocalState:
     def keep_in(self, path: Path) -> None:
         if self._ledger.path is None:
             self._ledger.keep_in(path)
-
-    def as_dict(self) -> dict[str, Any] | None:
-        return None
 
     async def run(self) -> None:
         while True:

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
@@ -24,6 +23,7 @@ from cuecard.gateway.admission.limits import (
     Allowance,
     Amount,
     Lease,
+    LimitState,
     budget_used,
     per_minute,
     rate_limited,
@@ -43,7 +43,7 @@ SETTLED_S = 3600
 log = logging.getLogger("cuecard.gateway")
 
 
-class SharedState:
+class SharedState(LimitState):
     """Counts on a server. After a failure, calls fail at once until an attempt, once a second, succeeds."""
 
     def __init__(
@@ -159,9 +159,6 @@ class SharedState:
             now = min(float(most), left.get(what, float(most)) + (time.monotonic() - at) * most / 60)
             allowances[what] = Allowance(most, now, (most - now) * 60 / most)
         return allowances
-
-    def keep_in(self, path: Path) -> None:
-        """Does nothing: the server keeps the use."""
 
     def as_dict(self) -> dict[str, Any] | None:
         on_failure = "allow" if self._allow else "refuse"

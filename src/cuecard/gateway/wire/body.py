@@ -26,6 +26,7 @@ from cuecard.models.images.fetcher import Fetcher
 from cuecard.models.images.image_headers import Header
 from cuecard.models.images.images import DECODER, QUICK_DECODER, QUICK_PIXELS, Bounds, ImageDecoder
 from cuecard.models.images.pillow_decoding import Refused, Size
+from cuecard.models.openai.response_body import is_shallow
 
 WAIT_S = 60.0
 """Most seconds that an image waits for the decoder."""
@@ -206,7 +207,8 @@ async def json_of(request: Request, most_bytes: int) -> RequestBody:
     except (ValueError, RecursionError) as error:
         why = "half a character" if isinstance(error, UnicodeEncodeError) else error
         raise BadInput(f"the body is not JSON: {why}", "send JSON in UTF-8") from error
-    _refuse_deep(value)
+    if not is_shallow(value, MOST_DEPTH):
+        raise BadInput(f"the body is nested more than {MOST_DEPTH} deep", "send less")
     return RequestBody(value, b"image" in data or escaped)  # the word "image" could be escaped
 
 
@@ -233,17 +235,6 @@ def _whole(text: str) -> int:
     if len(text) > MOST_DIGITS:
         raise BadInput(f"a number of {len(text)} digits is too large", "send a smaller one")
     return int(text)
-
-
-def _refuse_deep(value: object) -> None:
-    """Raises BadInput for JSON that is nested too deep for recursive readers."""
-    level = [value]
-    for _ in range(MOST_DEPTH):
-        nested = [each for each in level if isinstance(each, dict | list)]
-        if not nested:
-            return
-        level = [inner for each in nested for inner in (each.values() if isinstance(each, dict) else each)]
-    raise BadInput(f"the body is nested more than {MOST_DEPTH} deep", "send less")
 
 
 async def understood(body: RequestBody, parse: Parse, loader: ImageLoader, most_text: int) -> ParsedRequest:

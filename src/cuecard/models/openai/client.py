@@ -18,21 +18,19 @@ from cuecard.domain.errors import BrokenStream, Unsupported
 from cuecard.domain.question import AnswerKind
 from cuecard.models import prompt as layouts
 from cuecard.models.base import NAMES, Abilities, AnswerDelta, CallLimits, Event, Finished, Limits, Progress, Started
-from cuecard.models.openai.connection import Connection, Request
-from cuecard.models.openai.families import OPENAI_HOST, ServerSettings, tag_pair
-from cuecard.models.openai.reply import StreamedReply, scored
-from cuecard.models.openai.request_body import (
+from cuecard.models.openai.call import (
     LOSSES,
     Body,
-    Dialect,
+    StreamedReply,
     body,
     client_part,
-    constraint_fields,
     free_fields,
     merged,
     messages,
-    unwrapped,
+    scored,
 )
+from cuecard.models.openai.connection import Connection, Request
+from cuecard.models.openai.families import OPENAI_HOST, Dialect, ServerSettings, constraint_fields, tag_pair, unwrapped
 from cuecard.models.openai.response_body import Chunk
 from cuecard.models.prompt import CUE, CardFormat, Prompt, Style, conversation, neutral
 from cuecard.models.reasoning_events import tags_of

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cuecard.domain.errors import BadInput, BrokenStream, ModelClosed, ModelError, ModelRefused
+from cuecard.models.openai.call import LOSSES, Body, client_part
 from cuecard.models.openai.errors import (
     ErrorMapper,
     fails_on_schema,
@@ -21,7 +22,6 @@ from cuecard.models.openai.errors import (
     refuses_schema,
 )
 from cuecard.models.openai.http import AnswerBody, HttpClient, HttpResponse, SentEvent, StatusError
-from cuecard.models.openai.request_body import LOSSES, Body, client_part
 from cuecard.models.openai.response_body import (
     DONE,
     Chunk,
@@ -118,7 +118,7 @@ class Connection:
 
         An error response is raised on entering the context.
         """
-        async with self._mapped(deadline, begun=False):
+        async with _Mapped(self, deadline, begun=False):
             answer = await self._server.post(_PATH, body, self._session(conversation))
         try:
             async with aclosing(self._events(answer, deadline)) as events:
@@ -134,7 +134,7 @@ class Connection:
         broken: ModelError | None = None
         while broken is None:
             try:
-                async with self._mapped(deadline, begun=True):
+                async with _Mapped(self, deadline, begun=True):
                     data = await answer.read()
                     sent = body.take(data) if data else body.end()
             except ModelClosed:
@@ -184,7 +184,7 @@ class Connection:
 
     async def listing(self) -> list[Mapping[str, Any]]:
         """The entries of the server's list of models. Raises ModelError."""
-        async with self._mapped(asyncio.get_running_loop().time() + 2 * _LISTING_S, begun=False):
+        async with _Mapped(self, asyncio.get_running_loop().time() + 2 * _LISTING_S, begun=False):
             text = (await self._server.page("/models", _LISTING_S)).decode("utf-8-sig", errors="replace")
             data = decoded(self._faults.scrubbed(text))
         entries = data.get("data") if isinstance(data, Mapping) else None
@@ -231,7 +231,7 @@ class Connection:
             limit = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
             if most is not None:
                 body = {**body, limit: most}
-            async with self._mapped(deadline, begun=False):
+            async with _Mapped(self, deadline, begun=False):
                 try:
                     answer = await self._server.post(_PATH, body, self._session(conversation))
                     self.wrong_path = None
@@ -274,9 +274,6 @@ class Connection:
         more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
         served = self._faults.line(", ".join(names[:_LISTED])) + more
         return ModelRefused(f"{self.url} does not serve {self._model!r}", hint=f"it serves: {served}")
-
-    def _mapped(self, deadline: float | None, *, begun: bool) -> _Mapped:
-        return _Mapped(self, deadline, begun=begun)
 
     async def entered(self, deadline: float | None) -> asyncio.Timeout:
         """A wait that ends at the deadline, or when the connection is closed. Raises ModelClosed."""

@@ -1,15 +1,27 @@
-"""Model families: how thinking is switched on and off, as data, one row per family; and settings of served models."""
+"""Model families and their servers: how thinking is switched, and brief answers are constrained, as data; and settings.
+
+    llama.cpp   grammar              GBNF
+    vLLM        structured_outputs   a regular expression
+    SGLang      regex                a regular expression
+    OpenAI      response_format      a JSON Schema: {"answer": …}
+
+A constraint bounds the length and the form of a brief answer, but allows every value: every letter of the question's
+options, both yes and no, every number with its sign, separators, currency and unit.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
 
+from cuecard.answers.kinds import KINDS
 from cuecard.domain.errors import BadInput, did_you_mean
-from cuecard.models.openai.request_body import Dialect
+from cuecard.domain.question import Question
 from cuecard.models.prompt import EMBEDDED, PROSE, TAGS, CardFormat, Style
 
 Switch = Mapping[str, Any]
@@ -110,6 +122,52 @@ def named(name: str) -> Family:
     return rows[name]
 
 
+# --- constrained decoding ---------------------------------------------------------------------------------------------
+
+FIELD = "answer"
+
+
+class Dialect(StrEnum):
+    """The body field that requests constrained decoding."""
+
+    GRAMMAR = "grammar"
+    STRUCTURED_OUTPUTS = "structured_outputs"
+    REGEX = "regex"
+    JSON_SCHEMA = "json_schema"
+
+
+def constraint_fields(question: Question, dialect: Dialect) -> Mapping[str, Any]:
+    """The body fields that constrain an answer to the grammar of its kind; empty if the kind has none."""
+    rules = KINDS[question.kind]
+    if rules.grammar is None:
+        return {}
+    grammar = rules.grammar(question)
+    match dialect:
+        case Dialect.GRAMMAR:
+            return {"grammar": grammar.gbnf}
+        case Dialect.STRUCTURED_OUTPUTS:
+            return {"structured_outputs": {"regex": grammar.regex}}
+        case Dialect.REGEX:
+            return {"regex": grammar.regex}
+        case Dialect.JSON_SCHEMA:
+            schema = {
+                "type": "object",
+                "properties": {FIELD: grammar.schema},
+                "required": [FIELD],
+                "additionalProperties": False,
+            }
+            return {"response_format": {"type": "json_schema", "json_schema": {"name": FIELD, "schema": schema}}}
+
+
+def unwrapped(text: str) -> str:
+    """The answer in a reply under `json_schema`; the reply unchanged if it is no such object."""
+    try:
+        found = json.loads(text)[FIELD]
+    except (ValueError, TypeError, KeyError):
+        return text
+    return found if isinstance(found, str) else json.dumps(found)
+
+
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 TAGS_HINT = 'write the tag that opens reasoning and the one that closes it: reasoning_tags = ["<my>", "</my>"]'
@@ -139,7 +197,7 @@ class ServerSettings:
     reasoning_tags: Sequence[str] | None = None
     """The tags that open and close its reasoning, in addition to the known ones."""
     constraint: str | None = None
-    """How the server decodes under a grammar: a value of `request_body.Dialect`."""
+    """How the server decodes under a grammar: a value of `families.Dialect`."""
     cards: Sequence[str] | None = None
     """The card formats that the model reads well, best first."""
 

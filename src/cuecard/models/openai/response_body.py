@@ -100,7 +100,7 @@ def decoded(text: str) -> object:
         data = _loaded(text)
     except RecursionError:
         raise ValueError("JSON that is nested too deeply") from None
-    if text.count("[") + text.count("{") > _DEEPEST and not _is_shallow(data):
+    if text.count("[") + text.count("{") > _DEEPEST and not is_shallow(data, _DEEPEST):
         raise ValueError("JSON that is nested too deeply")
     return data
 
@@ -120,13 +120,14 @@ def _loaded(text: str) -> object:
         return _LENIENT.decode(text)
 
 
-def _is_shallow(data: object) -> bool:
+def is_shallow(data: object, most: int) -> bool:
+    """Whether JSON is nested less than `most` deep, so that recursive readers can read it."""
     level = [data]
-    for _ in range(_DEEPEST):
-        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
-        level = [each for items in inner for each in items]
-        if not level:
+    for _ in range(most):
+        nested = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
+        if not nested:
             return True
+        level = [each for items in nested for each in items]
     return False
 
 
