@@ -254,6 +254,8 @@ def _traces() -> Traces | None:
     return traces.from_environment()
 
 
+# --- changes of the configuration -------------------------------------------------------------------------------------
+
 POLL_S = 1.0
 RESTART = ("server", "images", "audit", "journal", "state")
 """Tables whose changes need a restart of the gateway."""

@@ -27,6 +27,7 @@ from cuecard.strategies import card_selection
 from cuecard.strategies.policy import Policy, policy_with
 from cuecard.strategies.run import known
 
+log = logging.getLogger("cuecard.gateway")
 PARAMS = {
     "answer_tokens": "max_completion_tokens",
     "deadline_s": "cuecard.max_latency_ms",
@@ -231,8 +232,7 @@ class Service:
             when_over()
 
 
-log = logging.getLogger("cuecard.gateway")
-
+# --- pairs and their models -------------------------------------------------------------------------------------------
 
 Load = Callable[[Mapping[str, Any], str], tuple[Model, Breaker]]
 """From a model's table and its role to the model and its circuit breaker. Raises BadInput, MissingExtra, ModelError."""

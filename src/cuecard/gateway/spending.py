@@ -87,7 +87,6 @@ class WorstCase:
 
 # --- the cost of a request --------------------------------------------------------------------------------------------
 
-
 COSTLESS = (ModelBusy, ModelRefused, ModelUnreachable, Unsupported)
 """Errors of calls that have computed nothing, and so cost nothing."""
 
@@ -249,7 +248,6 @@ def check_passed(body: Json, prices: Prices, most: float) -> None:
 
 
 # --- the budgets of a key ---------------------------------------------------------------------------------------------
-
 
 NO_PRICES = Prices()
 UNLIMITED_TOKENS = 16_384

@@ -292,28 +292,32 @@ class CallRecorder:
     finish_reason: FinishReason = FinishReason.CANCELLED
     error: str | None = None
     end_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.first_token_s: float | None = None
-        self.reasoning_end_s: float | None = None
-        self._logprob: float | None = None
-        self._reasoning, self._answer = list[str](), list[str]()
+    first_token_s: float | None = None
+    reasoning_end_s: float | None = None
+    reasoning: str = ""
+    answer: str = ""
+    logprob: float | None = None
+    tokens: tuple[AnswerToken, ...] = ()
 
     def take(self, event: Event, now_s: float) -> None:
         """Update the call with an event of its stream, received at `now_s`."""
         match event:
             case ReasoningDelta(text):
-                self._reasoning.append(text)
+                self.reasoning += text
             case ReasoningEnded():
                 self.reasoning_end_s = now_s
             case AnswerDelta(text):
-                self._answer.append(text)
+                self.answer += text
             case Progress(usage):
                 self.usage = usage
-            case Finished(usage, reason, logprob):
-                self.usage, self.finish_reason, self._logprob = usage, reason, logprob
+            case Finished(usage, reason, logprob, tokens):
+                self.usage, self.finish_reason, self.logprob, self.tokens = usage, reason, logprob, tokens
         if isinstance(event, ReasoningDelta | AnswerDelta) and self.first_token_s is None:
             self.first_token_s = now_s
+
+    def fail(self, error: CuecardError) -> None:
+        """Record that the call ends in an error."""
+        self.finish_reason, self.error = FinishReason.ERROR, str(error)
 
     @contextmanager
     def until_it_ends(self) -> Iterator[None]:
@@ -321,7 +325,7 @@ class CallRecorder:
         try:
             yield
         except CuecardError as failure:
-            self.finish_reason, self.error = FinishReason.ERROR, str(failure)
+            self.fail(failure)
             raise
         finally:
             self.end_s = asyncio.get_running_loop().time()
@@ -338,9 +342,9 @@ class CallRecorder:
             self.end_s,
             self.usage,
             self.finish_reason,
-            "".join(self._reasoning) or None,
-            "".join(self._answer) or None,
-            self._logprob,
+            self.reasoning or None,
+            self.answer or None,
+            self.logprob,
             self.error,
             self.reasoning_end_s,
             self.key,

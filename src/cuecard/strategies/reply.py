@@ -1,26 +1,16 @@
-"""One call as it is received: events are accumulated into its reply and its record."""
+"""One call as it is received, and its reply."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cuecard.answers import UNPARSED, Answer, extract_soon
 from cuecard.answers.readers.json_replies import is_whole
-from cuecard.domain.call import REASONING_CUT, AnswerToken, Call, FinishReason, Mode, Usage
-from cuecard.domain.errors import ModelError
+from cuecard.domain.call import REASONING_CUT, AnswerToken, FinishReason, Mode, Usage
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.models.base import (
-    AnswerDelta,
-    Event,
-    Finished,
-    Limits,
-    Progress,
-    ReasoningDelta,
-    ReasoningEnded,
-    Started,
-)
+from cuecard.models.base import CallRecorder, Limits
 
 
 @dataclass(frozen=True)
@@ -54,44 +44,11 @@ class Heard:
 
 
 @dataclass
-class PartialCall:
+class PartialCall(CallRecorder):
     """What a call has received so far."""
 
-    reasoning: str = ""
-    answer: str = ""
-    first_s: float | None = None
-    reasoning_end_s: float | None = None
-    usage: Usage = field(default_factory=Usage)
-    finish: FinishReason = FinishReason.CANCELLED
-    logprob: float | None = None
-    tokens: tuple[AnswerToken, ...] = ()
-    error: str | None = None
     limit: asyncio.Timeout | None = None
     """The time limit of the call, once it has one."""
-
-    def add(self, event: Event, now_s: float) -> None:
-        """Add an event that came at `now_s`."""
-        match event:
-            case ReasoningDelta(text) | AnswerDelta(text):
-                if self.first_s is None:
-                    self.first_s = now_s
-                if isinstance(event, ReasoningDelta):
-                    self.reasoning += text
-                else:
-                    self.answer += text
-            case ReasoningEnded():
-                self.reasoning_end_s = now_s
-            case Progress():
-                self.usage = event.usage
-            case Finished():
-                self.usage, self.finish, self.tokens = event.usage, event.finish_reason, event.tokens
-                self.logprob = event.answer_logprob
-            case Started():
-                pass
-
-    def fail(self, error: ModelError) -> None:
-        """Record that the call ends in an error."""
-        self.finish, self.error = FinishReason.ERROR, str(error)
 
     def is_stopped(self, piece: str, question: Question, limits: Limits) -> bool:
         """Whether the answer, with its last piece, contains a stop text, at which it will be cut anyway."""
@@ -101,36 +58,19 @@ class PartialCall:
         fresh = self.answer[-(len(piece) + max(map(len, stops))) :]
         return any(stop in fresh for stop in stops)
 
-    def as_call(self, role: str, model: str, mode: Mode, start_s: float, end_s: float) -> Call:
-        return Call(
-            role,
-            model,
-            mode,
-            start_s,
-            self.first_s,
-            end_s,
-            self.usage,
-            self.finish,
-            self.reasoning or None,
-            self.answer or None,
-            self.logprob,
-            self.error,
-            self.reasoning_end_s,
-        )
-
-    async def reply(self, role: str, question: Question) -> Reply:
+    async def reply(self, question: Question) -> Reply:
         """The reply of the call, which has ended."""
         whole_json = question.kind is AnswerKind.JSON and is_whole(self.answer)
-        cut = self.finish is FinishReason.LENGTH and not whole_json
+        cut = self.finish_reason is FinishReason.LENGTH and not whole_json
         return Reply(
-            role,
+            self.role,
             self.answer.strip(),
             UNPARSED if cut else await extract_soon(self.answer, question),
             self.reasoning,
             confidence_in(self.logprob, question.kind, self.usage, bool(self.reasoning)),
             cut,
             self.tokens,
-            self.finish if self.finish in REASONING_CUT else None,
+            self.finish_reason if self.finish_reason in REASONING_CUT else None,
         )
 
 

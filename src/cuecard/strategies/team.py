@@ -171,7 +171,7 @@ class Player:
             with self._recorded(Mode.WEIGH) as received:
                 weigher = cast(Weigher, self.model)
                 weighed, received.usage = await weigher.weigh(prompt, _ANYTHING, Weighing.SURPRISE)
-                received.finish = FinishReason.STOP
+                received.finish_reason = FinishReason.STOP
             return math.exp(-fmean(surprise for _, surprise in weighed))
         limits = replace(self.team.policy.limits, answer_tokens=_GRADE_TOKENS, temperature=0.0)
         reply = await self._call(question, layouts.grade(question, written, step, self._style), limits=limits)
@@ -182,7 +182,7 @@ class Player:
         """Natural log of this model's probability of an answer, per token."""
         with self._recorded(Mode.SCORE) as received:
             score = await self.model.score(layouts.short(question, self._style), answer)
-            received.finish = FinishReason.STOP
+            received.finish_reason = FinishReason.STOP
         return score
 
     async def weigh(self, question: Question, card: str, answer: str, by: Weighing, *, wrote: bool) -> Weighed:
@@ -192,7 +192,7 @@ class Player:
         prompt = own if wrote else layouts.read(question, card, self.card_format(question), style)
         with self._recorded(Mode.WEIGH) as received:
             weighed, received.usage = await cast(Weigher, self.model).weigh(prompt, answer, by)
-            received.finish = FinishReason.STOP
+            received.finish_reason = FinishReason.STOP
         return weighed
 
     @property
@@ -234,19 +234,19 @@ class Player:
                     async for event in events:
                         self._receive(event, received, thought, prompt.mode, number)
                         if isinstance(event, AnswerDelta) and received.is_stopped(event.text, question, limits):
-                            received.finish = FinishReason.STOP
+                            received.finish_reason = FinishReason.STOP
                             break
         except ModelError as failure:
             self.failures[prompt.mode] = failure
             raise
-        reply = await received.reply(self.role, question)
+        reply = await received.reply(question)
         if prompt.mode is not Mode.GRADE:  # a grade answers another question
             self.team.replies.append((prompt.mode, reply))
         return reply
 
     def _receive(self, event: Event, received: PartialCall, thought: Thought | None, mode: Mode, number: int) -> None:
         """Add an event to a call; the listener and the running reasoning get each piece of text."""
-        received.add(event, self.team.clock())
+        received.take(event, self.team.clock())
         match event:
             case ReasoningDelta(text) | AnswerDelta(text):
                 is_reasoning = isinstance(event, ReasoningDelta)
@@ -263,7 +263,7 @@ class Player:
     @contextmanager
     def _recorded(self, mode: Mode, timeout_s: float | None = None) -> Iterator[PartialCall]:
         """Records a call, however it ends. A TimeoutError, perhaps of the model itself, becomes a ModelTimeout."""
-        start, received = self.team.clock(), PartialCall()
+        received = PartialCall(self.role, self.model.name, mode, self.team.clock())
         try:
             yield received
         except TimeoutError as late:
@@ -276,7 +276,8 @@ class Player:
             received.fail(failure)
             raise
         finally:
-            self.team.calls.append(received.as_call(self.role, self.model.name, mode, start, self.team.clock()))
+            received.end_s = self.team.clock()
+            self.team.calls.append(received.call)
 
     def _own(self, limits: Limits, mode: Mode) -> Limits:
         """The limits, without `logit_bias` unless the large model answers: token ids are those of its tokenizer."""
@@ -305,7 +306,7 @@ class Player:
     async def _warm(self, prompt: Prompt) -> None:
         with self._recorded(Mode.WARM) as received:
             received.usage = await self.model.warm(prompt)
-            received.finish = FinishReason.STOP
+            received.finish_reason = FinishReason.STOP
 
 
 async def cancelled(task: asyncio.Task[Any]) -> None:

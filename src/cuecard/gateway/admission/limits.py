@@ -20,7 +20,6 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -152,15 +151,9 @@ class Lease:
             self._state.settle(self, used)
 
 
-def check_budget(key: Key, budget: Budget, used: float, now: float) -> None:
-    """Raises BudgetUsed if all of a budget is used."""
-    if used >= key.budgets[budget]:
-        raise budget_used(key, budget, now)
-
-
 def budget_used(key: Key, budget: Budget, now: float) -> BudgetUsed:
     """The error for a key that has used a budget."""
-    resets: datetime = budget.resets_at(now)
+    resets = budget.resets_at(now)
     what, _, period = budget.partition("_per_")
     message = f"{key.name} has used its budget, {what} of {key.budgets[budget]:,.10g} a {period}"
     error = BudgetUsed(message, f"it resets at {resets:%Y-%m-%dT%H:%M:%SZ}")
@@ -180,6 +173,8 @@ def per_minute(key: Key) -> dict[str, int]:
     limits = {"requests": key.requests_per_minute, "tokens": key.tokens_per_minute}
     return {what: most for what, most in limits.items() if most is not None}
 
+
+# --- counted in this process ------------------------------------------------------------------------------------------
 
 KEEP_S = 1.0
 """Seconds between two writes of the keys' usage."""
@@ -219,7 +214,8 @@ class LocalState(LimitState):
 
     async def enter(self, key: Key) -> None:
         for budget in key.budgets:
-            check_budget(key, budget, self._ledger.used(key.sha256, budget), self.now())
+            if self._ledger.used(key.sha256, budget) >= key.budgets[budget]:
+                raise budget_used(key, budget, self.now())
         buckets = self._buckets_of(key)
         for what, bucket in buckets.items():
             if (wait_s := bucket.wait_s(1)) > 0:
@@ -262,6 +258,9 @@ class LocalState(LimitState):
                 bucket = self._buckets[key.sha256, what] = Bucket(most, self._clock)
             buckets[what] = bucket
         return buckets
+
+
+# --- clients ----------------------------------------------------------------------------------------------------------
 
 
 class ApiClient:

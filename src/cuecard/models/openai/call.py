@@ -20,7 +20,6 @@ from cuecard.models.reasoning_events import ReasoningEvents, RepetitionDetector
 
 # --- the request ------------------------------------------------------------------------------------------------------
 
-
 Body = dict[str, Any]
 
 LOSSES = {
@@ -134,7 +133,6 @@ def merged(request: Body, more: Mapping[str, Any]) -> Body:
 
 
 # --- the reply --------------------------------------------------------------------------------------------------------
-
 
 _TOKEN, _ONE_TOKEN, _LONGEST_TOKEN = 4, 16, 64
 """Characters per token: the average; the maximum of a piece that counts as one token; the maximum average of a text."""
