@@ -91,9 +91,10 @@ class Pair:
         for name, given in drafters.items():
             _check_role(name, given)
         roles: dict[str, ModelLike] = {"small": small, "large": large, **drafters}
-        spec.check_memory(given for given in roles.values() if isinstance(given, str | Mapping))
-        self.models: dict[str, Model] = {role: _model(role, given) for role, given in roles.items()}
-        named = [role for role, given in roles.items() if isinstance(given, str | Mapping)]
+        made = {role: _model(role, given) for role, given in roles.items() if not isinstance(given, str | Mapping)}
+        named = {role: given for role, given in roles.items() if isinstance(given, str | Mapping)}
+        loaded = spec.load_all(named)
+        self.models: dict[str, Model] = {role: loaded[role] if role in named else made[role] for role in roles}
         self._unprobed = [self.models[role] for role in named] if probe and probes.wanted() else []
         self._probing: asyncio.Task[list[asyncio.Task[ProbeResults]]] | None = None
         self._tell = tell
@@ -310,9 +311,7 @@ def _is_text(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _model(role: str, given: ModelLike) -> Model:
-    if isinstance(given, str | Mapping):
-        return spec.load(given, role)
+def _model(role: str, given: Model) -> Model:
     if not hasattr(given, "stream"):
         raise BadInput(f"{role!r} is not a model but {_kind_of(given)}", f'write {role}="demo-small", or a Model')
     return given

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cuecard import Pair
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.models import spec
 from cuecard.models.openai import OpenAIModel
@@ -214,3 +215,21 @@ def test_any_text_is_a_specification_or_refused(text: str) -> None:
         spec.parse(text)
     except BadInput:
         return
+
+
+async def test_models_are_closed_if_one_of_them_does_not_load(monkeypatch):
+    closed = []
+
+    class Made:
+        async def aclose(self) -> None:
+            closed.append("small")
+
+    def load(given, role):
+        if role == "large":
+            raise BadInput("it does not load")
+        return Made()
+
+    monkeypatch.setattr(spec, "load", load)
+    with pytest.raises(BadInput, match="it does not load"):
+        Pair("demo-small", "demo-large")
+    assert closed == ["small"]

@@ -67,7 +67,7 @@ def attention(
     settings = room.Settings(delta, Limits(reasoning_tokens=budget), browse, raw)
     opened, named = open_named(task), {"large": model, **({} if small is None else {"small": small})}
     recorded = None if reasonings is None else recorded_reasonings(reasonings, opened.name)
-    models = {role: spec.load(each) for role, each in named.items()}
+    models = spec.load_all(named)
     config = {
         "task": opened.name,
         "data": opened.revision,

@@ -163,7 +163,7 @@ def replay(
     if not found:
         names = ", ".join(map(str, journals))
         raise BadInput(f"{names} {'holds' if len(journals) == 1 else 'hold'} no requests")
-    living = {role: spec.load(name, role) for role, name in (("small", small), ("large", large)) if name}
+    living = spec.load_all({role: name for role, name in (("small", small), ("large", large)) if name})
     work: Coroutine[Any, Any, list[ReplayedRequest]] = _all(found, named, chosen, living, quiet=as_json)
     # without models to call, virtual time needs no waiting
     replayed = asyncio.run(work) if living else virtual_time.run(work)

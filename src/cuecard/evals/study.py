@@ -126,8 +126,7 @@ class Study:
 
     def load(self) -> dict[str, Model]:
         """Load all models, by role. Raises BadInput, MissingExtra, ModelError."""
-        spec.check_memory(self.models.values())
-        return {role: spec.load(given, role) for role, given in self.models.items()}
+        return spec.load_all(self.models)
 
     def seats(self, models: Mapping[str, Model]) -> dict[str, Seat]:
         """The identities under which the models' calls are stored, by role."""

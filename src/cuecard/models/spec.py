@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -179,6 +181,25 @@ def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
             from cuecard.models.replay import RecordedModel
 
             return RecordedModel(path, **_only(table))
+
+
+def load_all(given: Mapping[str, str | Mapping[str, Any]]) -> dict[str, Model]:
+    """Load models, by role. Raises as `load`; then the models that had been loaded are closed."""
+    check_memory(given.values())
+    loaded: dict[str, Model] = {}
+    try:
+        for role, each in given.items():
+            loaded[role] = load(each, role)
+    except BaseException:
+        closing = threading.Thread(target=lambda: asyncio.run(_closed(loaded.values())))  # a loop may run here
+        closing.start()
+        closing.join()
+        raise
+    return loaded
+
+
+async def _closed(models: Iterable[Model]) -> None:
+    await asyncio.gather(*(model.aclose() for model in models), return_exceptions=True)
 
 
 def anywhere(given: str | Mapping[str, Any]) -> dict[str, Any]:
