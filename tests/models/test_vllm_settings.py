@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import make_dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -90,6 +91,21 @@ def test_an_old_vllm_is_refused_with_the_version_that_is_needed(folder: Path, mo
 def test_a_gateway_passes_the_keys_of_an_engine_on(folder: Path) -> None:
     table = {"model": f"vllm:{folder}", "gpu_memory": 0.4, "max_len": 512, "engine_args": {"max_num_seqs": 4}}
     assert Upstream.model_validate(table).table() == table
+
+
+@pytest.mark.parametrize(
+    ("given", "words", "hint"),
+    [
+        ({"max_num_sequences": 4}, "vLLM has no engine argument 'max_num_sequences'", "did you mean max_num_seqs?"),
+        ({"gpu_memory_utilization": 0.9}, "gpu_memory_utilization is set by gpu_memory", "gpu_memory=…"),
+    ],
+)
+def test_engine_args_are_checked(given: dict[str, Any], words: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = make_dataclass("AsyncEngineArgs", ["model", "gpu_memory_utilization", "max_num_seqs"])
+    monkeypatch.setitem(sys.modules, "vllm.engine.arg_utils", SimpleNamespace(AsyncEngineArgs=known))
+    with pytest.raises(BadInput, match=words) as caught:
+        EngineSettings(engine_args=given).arguments("a/b")
+    assert hint in caught.value.hint
 
 
 def test_settings_are_part_of_a_models_identity_and_memory_is_not(folder: Path) -> None:

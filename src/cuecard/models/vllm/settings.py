@@ -13,6 +13,16 @@ from cuecard.domain.errors import BadInput, did_you_mean
 USUAL_SHARE, MOST_SHARE = 0.45, 0.95
 """The share of a device's memory that an engine reserves by default, and the most that all of them may reserve."""
 
+OWNED = {
+    "model": "model",
+    "gpu_memory_utilization": "gpu_memory",
+    "max_model_len": "max_len",
+    "dtype": "dtype",
+    "revision": "revision",
+    "enforce_eager": "eager",
+}
+"""Engine arguments that have a setting of their own, by which memory is added up and models are identified."""
+
 
 @dataclass(frozen=True)
 class EngineSettings:
@@ -46,6 +56,8 @@ class EngineSettings:
         known = {each.name for each in fields(AsyncEngineArgs)}
         if unknown := set(self.engine_args) - known:
             raise BadInput(f"vLLM has no engine argument {min(unknown)!r}", did_you_mean(min(unknown), known, ""))
+        if owned := sorted(set(self.engine_args) & set(OWNED)):
+            raise BadInput(f"{owned[0]} is set by {OWNED[owned[0]]}, not in engine_args", f"write {OWNED[owned[0]]}=…")
         given = {"max_model_len": self.max_len, "dtype": self.dtype, "revision": self.revision}
         return {
             "model": source,
