@@ -6,6 +6,7 @@ The same with the real engine: tests/servers/test_vllm_engine.py.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -212,6 +213,45 @@ async def test_an_engine_that_keeps_dying_is_not_started_for_ever(model, host, q
         with pytest.raises(ModelUnreachable, match="has ended"):
             await hear(model, short(question, model.abilities.style), LIMITS)
     with pytest.raises(ModelUnreachable, match="has died 4 times in a row"):
+        await hear(model, short(question, model.abilities.style), LIMITS)
+
+
+async def test_a_call_may_leave_while_the_engine_starts_again_and_others_wait(model, host, question, monkeypatch):
+    prompt, go_on, starts = short(question, model.abilities.style), threading.Event(), []
+
+    async def slow(host: EngineHost) -> EngineDouble:
+        starts.append(host)
+        await asyncio.to_thread(go_on.wait)
+        return EngineDouble()
+
+    monkeypatch.setattr(EngineHost, "_started", slow)
+    host.engine.errored = True
+    leaving, staying = (asyncio.create_task(hear(model, prompt, LIMITS)) for _ in range(2))
+    await asyncio.sleep(0.05)
+    leaving.cancel()
+    await asyncio.wait([leaving], timeout=5)
+    assert leaving.cancelled()
+    go_on.set()
+    assert (await staying).answer
+    assert len(starts) == 1
+
+
+async def test_closing_does_not_wait_for_an_engine_that_starts(model, host, question, monkeypatch):
+    monkeypatch.setattr(EngineHost, "_started", lambda host: asyncio.Event().wait())
+    host.engine.errored = True
+    waiting = asyncio.create_task(hear(model, short(question, model.abilities.style), LIMITS))
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(model.aclose(), 5)
+    with pytest.raises(ModelClosed):
+        await waiting
+
+
+async def test_an_image_that_the_processor_refuses_is_an_error_of_the_request(model, host, question, monkeypatch):
+    async def refused(prompts: object) -> None:
+        raise ValueError("absolute aspect ratio must be smaller than 200,\n got 300.0")
+
+    monkeypatch.setattr(host.engine, "render_cmpl_async", refused)
+    with pytest.raises(BadInput, match=r"double cannot take this prompt: absolute .* 200, got 300\.0"):
         await hear(model, short(question, model.abilities.style), LIMITS)
 
 

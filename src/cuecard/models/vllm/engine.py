@@ -7,10 +7,10 @@ that an EngineHost runs both in a thread. An engine that died is started again b
 from __future__ import annotations
 
 import asyncio
+import atexit
 import multiprocessing
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -19,8 +19,8 @@ from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 from cuecard.domain.errors import BadInput, CuecardError, MissingExtra, ModelClosed, ModelError, ModelUnreachable
-from cuecard.models.local.engine import first_line, refusing
 from cuecard.models.vllm.settings import EngineSettings, check_memory
+from cuecard.models.vllm.starting import EngineStart, one_line, unguarded
 
 LEAST_VERSION = (0, 32)
 """AsyncLLM takes streamed prompts as rendered inputs since then."""
@@ -72,7 +72,9 @@ class EngineHost:
 
     def __init__(self, name: str, source: str, settings: EngineSettings) -> None:
         """Loads the model. Raises BadInput, MissingExtra, ModelRefused."""
-        self.name, self._source, self._settings = name, source, settings
+        self.name, self._source = name, source
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            raise unguarded()
         import_vllm()
         check_memory([*_loaded.values(), (name, settings.gpu_memory)])
         self._arguments = settings.arguments(source)
@@ -81,15 +83,16 @@ class EngineHost:
         self._calls: set[asyncio.Task[Any]] = set()
         self._deaths, self._closed, self._lock = 0, False, threading.Lock()
         self._watcher: subprocess.Popen[bytes] | None = None
-        self._starting = asyncio.Lock()
+        self._starting: asyncio.Task[None] | None = None
+        self.engine: Any = None
         self._thread.start()
         try:
-            with refusing(source):
-                self.engine = asyncio.run_coroutine_threadsafe(self._started(), self._loop).result()
+            asyncio.run_coroutine_threadsafe(self._live(), self._loop).result()
         except BaseException:
-            self._end_thread()
+            self.stop()
             raise
         _loaded[id(self)] = name, settings.gpu_memory
+        atexit.register(self.stop)  # before multiprocessing kills the engine, which vLLM would log as its death
 
     async def stream(self, work: Callable[[Any], AsyncGenerator[T]]) -> AsyncGenerator[T]:
         """The items of a generator over the engine, which runs on the engine's loop; foreign errors as ModelError.
@@ -161,6 +164,7 @@ class EngineHost:
             asyncio.run_coroutine_threadsafe(self._stopped(), self._loop).result()
         self._end_thread()
         _loaded.pop(id(self), None)
+        atexit.unregister(self.stop)
 
     # --- on the engine's thread ---------------------------------------------------------------------------------------
 
@@ -189,18 +193,36 @@ class EngineHost:
             self._loop.call_soon_threadsafe(start)
         return held
 
-    async def _started(self) -> Any:
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.v1.engine.async_llm import AsyncLLM
+    async def _live(self) -> Any:
+        """The engine; a new one if its process has died. Raises BadInput, ModelRefused, ModelUnreachable."""
+        if self.engine is None or self.engine.errored:
+            if self._starting is None:
+                self._starting = asyncio.create_task(self._start())
+            await asyncio.shield(self._starting)  # other calls wait for it too
+        return self.engine
 
-        before = set(multiprocessing.active_children())
-        # Ctrl-C at a terminal goes to all processes; the engine has to live until the running requests are drained
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    async def _start(self) -> None:
         try:
-            engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments))
+            if self.engine is not None:
+                self._deaths += 1
+                if self._deaths > MOST_RESTARTS:
+                    raise ModelUnreachable(
+                        f"{self.name}: vLLM's engine has died {self._deaths} times in a row",
+                        "look at its log; give it more memory, or load the model again",
+                    )
+                self._shut_down()
+            self.engine = await self._started()
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        self._watch([each.pid for each in multiprocessing.active_children() if each not in before and each.pid])
+            self._starting = None
+
+    async def _started(self) -> Any:
+        start = EngineStart(self._source, self._arguments)
+        try:
+            engine = await asyncio.wrap_future(start.engine)
+        except asyncio.CancelledError:
+            await start.give_up()
+            raise
+        self._watch(start.pids)
         return engine
 
     def _watch(self, engines: Sequence[int]) -> None:
@@ -219,26 +241,13 @@ class EngineHost:
         self.engine.shutdown = _nothing  # AsyncLLM.__del__ repeats it, which fails while the interpreter ends
         self._unwatch()
 
-    async def _live(self) -> Any:
-        """The engine; a new one if its process has died. Raises ModelUnreachable."""
-        async with self._starting:
-            if self.engine.errored:
-                self._deaths += 1
-                if self._deaths > MOST_RESTARTS:
-                    raise ModelUnreachable(
-                        f"{self.name}: vLLM's engine has died {self._deaths} times in a row",
-                        "look at its log; give it more memory, or load the model again",
-                    )
-                self._shut_down()
-                self.engine = await self._started()
-            return self.engine
-
     async def _stopped(self) -> None:
-        calls = list(self._calls)
-        for task in calls:
+        tasks = [*self._calls, *([] if self._starting is None else [self._starting])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*calls, return_exceptions=True)
-        self._shut_down()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.engine is not None:
+            self._shut_down()
 
     def _closed_error(self) -> ModelClosed:
         return ModelClosed(f"{self.name} was closed")
@@ -257,10 +266,10 @@ class EngineHost:
                     f"{self.name}: vLLM's engine process has ended", "the next call starts it again; look at its log"
                 )
             case VLLMClientError():
-                found = BadInput(f"{self.name}: {first_line(error)}")
+                found = BadInput(f"{self.name}: {one_line(error)}")
             case _:
                 cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-                found = ModelError(f"{self.name}: {type(cause).__name__}: {first_line(cause)}")
+                found = ModelError(f"{self.name}: {type(cause).__name__}: {one_line(cause)}")
         found.__cause__ = error
         return found
 

@@ -14,13 +14,13 @@ from typing import Any
 from cuecard.domain.call import Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, Unsupported
 from cuecard.models.base import PENALTIES, SAMPLING, Abilities, CallLimits, Event, Limits, Progress, Started
-from cuecard.models.local.engine import first_line
 from cuecard.models.prompt import CardFormat, Prompt, neutral, style_of
 from cuecard.models.reasoning_events import TwoStages
 from cuecard.models.vllm.engine import EngineHost
 from cuecard.models.vllm.prompts import VllmPrompts, generated, is_structured, sampling
 from cuecard.models.vllm.sessions import CardSession, CardSessions
 from cuecard.models.vllm.settings import EngineSettings
+from cuecard.models.vllm.starting import one_line
 
 HELD_BACK = 4
 """Tokens at the end of an unfinished card that are not sent yet: they may change when more text follows."""
@@ -210,7 +210,7 @@ class VllmModel:
             await session.piece(given, self._one_token(prompt), ids)
         except (ValueError, NotImplementedError, TypeError) as error:  # this model or setup cannot stream prompts
             self._sessions.drop(session)
-            self.stop_streaming(first_line(error))
+            self.stop_streaming(one_line(error))
             raise Unsupported(f"{self.name} streams no prompts: {self._no_sessions}") from error
         except BaseException:
             self._sessions.drop(session)

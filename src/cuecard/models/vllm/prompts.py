@@ -14,6 +14,7 @@ from cuecard.models.base import CallLimits
 from cuecard.models.images.images import opened
 from cuecard.models.local.inputs import render, tokenized
 from cuecard.models.prompt import Prompt
+from cuecard.models.vllm.starting import one_line
 
 PromptInput = Mapping[str, Any]
 """A prompt as vLLM's renderer returns it: `prompt_token_ids`, in which each image has all of its tokens."""
@@ -48,7 +49,10 @@ class VllmPrompts:
         if not asked["prompt_token_ids"]:
             raise BadInput("the prompt is empty")
         self.check_length(len(ids))
-        [found] = await engine.renderer.render_cmpl_async([asked])
+        try:
+            [found] = await engine.renderer.render_cmpl_async([asked])
+        except ValueError as error:
+            raise BadInput(f"{self._name} cannot take this prompt: {one_line(error)}") from error
         self.check_length(len(found["prompt_token_ids"]))
         return dict(found)
 
@@ -86,7 +90,7 @@ def sampling(limits: CallLimits, prompt: Prompt, max_tokens: int) -> Any:
             output_kind=RequestOutputKind.DELTA,
         )
     except (ValueError, TypeError) as error:
-        raise BadInput(f"vLLM cannot decode with these limits: {error}") from error
+        raise BadInput(f"vLLM cannot decode with these limits: {one_line(error)}") from error
 
 
 def is_structured(prompt: Prompt) -> bool:
