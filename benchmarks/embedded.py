@@ -18,7 +18,7 @@ from cuecard.domain.call import Mode
 from cuecard.domain.outcome import Route
 from cuecard.evals import run_folder
 from cuecard.evals.analysis.acceptance import CALIBRATED_RULES, RULES
-from cuecard.evals.analysis.units import by_arm
+from cuecard.evals.analysis.scores import by_arm
 from cuecard.evals.arm import LIVE
 from cuecard.evals.database import Record
 from cuecard.stats.inference import compare, wilson_bounds

@@ -10,7 +10,7 @@ from typing import Any
 from common import pair, save
 from cuecard.demo.live import examine
 from cuecard.demo.tasks import BoardsTask
-from cuecard.evals.analysis.units import by_arm
+from cuecard.evals.analysis.scores import by_arm
 from cuecard.evals.arm import parse_all
 from cuecard.evals.runner.run import Plan
 from cuecard.strategies.policy import Schedule

@@ -17,8 +17,8 @@ from cuecard.cli.evals.exchange import FORMATS
 from cuecard.domain.call import Mode
 from cuecard.evals.analysis.summary import summary as summary_of
 from cuecard.evals.database import Record
+from cuecard.evals.interop.files import places, source
 from cuecard.evals.interop.imports import CardReader, Import, ImportResult, fill
-from cuecard.evals.interop.replies import places, source
 from cuecard.evals.run_folder import About, RunFolder
 from cuecard.evals.tasks.registry import open_task
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from cuecard.evals.analysis.aggregates import AGGREGATES, ScoredReply
+from cuecard.evals.analysis.scores import AGGREGATES, ScoredReply
 
 
 def figures(name, *scored):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from cuecard.domain.errors import BadInput
-from cuecard.evals.analysis.units import arm_named
+from cuecard.evals.analysis.scores import arm_named
 from cuecard.evals.arm import budgets, parse, parse_all, policies_of
 from cuecard.models.prompt import CardFormat
 from cuecard.strategies import policy_file

@@ -17,7 +17,7 @@ from cuecard.disk import CannotStore, save
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
 from cuecard.evals.database import AnswerRow, CallRow, ItemRow, Mended, Store
-from cuecard.evals.interop.exports import of_run
+from cuecard.evals.interop.files import of_run
 from cuecard.evals.run_folder import About, RunFolder, opened, read
 
 CALL = {"model": "small", "mode": "short", "status": "ok", "answer": "A", "made_at": 1.0}

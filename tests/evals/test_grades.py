@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cuecard.cli import LoadedCommands
-from cuecard.cli.evals.judging import grade as command
+from cuecard.cli.evals.runs import grade as command
 from cuecard.cli.report import report
 from cuecard.domain.errors import BadInput, ModelRefused
 from cuecard.domain.question import AnswerKind, Question

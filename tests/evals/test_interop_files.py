@@ -17,8 +17,8 @@ from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
 from cuecard.evals import run_folder
-from cuecard.evals.interop import exports, inspect, lmms, vlmevalkit
-from cuecard.evals.interop.replies import places, source
+from cuecard.evals.interop import inspect, lmms, vlmevalkit
+from cuecard.evals.interop.files import of_run, places, source
 from cuecard.evals.tasks.registry import open_task
 
 NOW = datetime(2026, 11, 25, 10, 10, 10, tzinfo=UTC)
@@ -162,7 +162,7 @@ def run(folder_):
 @pytest.mark.parametrize("with_data", [True, False])
 def test_what_is_exported_for_vlmevalkit_is_read_as_it_was(tmp_path, form, with_data):
     where = run(tmp_path)
-    (answers,) = exports.of_run(where, "reason:small")
+    (answers,) = of_run(where, "reason:small")
     path = vlmevalkit.write(answers, tmp_path / "out", form, tmp_path / "Pets.tsv" if with_data else None)
     assert path.name == f"cuecard-reason-small_Pets.{form}"
     (_, first), *_ = vlmevalkit.table_rows(path)
@@ -203,21 +203,21 @@ def test_a_letter_that_had_closed_up_is_written_as_the_data_have_it(tmp_path):
         for role, expected in (("small", "C"), ("large", "It is C."))
     }
     imported(tmp_path, files)
-    (answers,) = exports.of_run(tmp_path / "run", "short:large")
+    (answers,) = of_run(tmp_path / "run", "short:large")
     path = vlmevalkit.write(answers, tmp_path / "out", "tsv", tmp_path / "Pets.tsv")
     assert [(row["answer"], row["prediction"]) for _, row in vlmevalkit.table_rows(path)] == [("C", "C")] * 2
 
 
 def test_the_data_for_an_export_have_to_hold_its_questions(tmp_path):
     where = run(tmp_path)
-    (answers,) = exports.of_run(where, "mutual")
+    (answers,) = of_run(where, "mutual")
     other = tsv(tmp_path / "Other.tsv", [{"index": 99, "question": "?"}])
     with pytest.raises(BadInput, match="no row of the index '0'"):
         vlmevalkit.write(answers, tmp_path, "tsv", other)
 
 
 def test_what_is_exported_for_lmms_eval_is_read_as_it_was(tmp_path):
-    (answers,) = exports.of_run(run(tmp_path), "reason:small")
+    (answers,) = of_run(run(tmp_path), "reason:small")
     log, results = lmms.write(answers, tmp_path / "out", NOW)
     assert log.relative_to(tmp_path / "out").as_posix() == "cuecard-reason-small/20261125_101010_samples_Pets.jsonl"
     first = json.loads(log.read_text().split("\n")[0])
@@ -235,7 +235,7 @@ def test_tokens_of_a_run_are_exported_call_by_call(tmp_path):
     laboratory = Laboratory(tmp_path / "run", MadeUp(2))
     laboratory.run()
     disk.save(laboratory.folder / "run.json", {"version": 1, "config": laboratory.config})
-    (answers,) = exports.of_run(laboratory.folder, "mutual")
+    (answers,) = of_run(laboratory.folder, "mutual")
     log, _ = lmms.write(answers, tmp_path / "out", NOW)
     sample = json.loads(log.read_text().split("\n")[0])
     assert len(sample["token_counts"]) == len(answers.rows[0].answer["calls"])
@@ -244,7 +244,7 @@ def test_tokens_of_a_run_are_exported_call_by_call(tmp_path):
 
 
 def test_questions_without_an_answer_of_the_arm_are_left_out_and_counted(tmp_path):
-    (answers,) = exports.of_run(run(tmp_path), "mutual")
+    (answers,) = of_run(run(tmp_path), "mutual")
     assert ([row.item["id"] for row in answers.rows], answers.unanswered) == (["0", "1", "4"], 3)
     log, results = lmms.write(answers, tmp_path / "out", NOW)
     assert json.loads(results.read_text())["n-samples"]["Pets"] == {"original": 6, "effective": 3}
@@ -257,7 +257,7 @@ def test_questions_without_an_answer_of_the_arm_are_left_out_and_counted(tmp_pat
 
 def test_an_inspect_log_has_a_sample_a_question_with_route_and_score(tmp_path):
     where = run(tmp_path)
-    (answers,) = exports.of_run(where, "reason:small")
+    (answers,) = of_run(where, "reason:small")
     _, store = run_folder.opened(where)
     path = inspect.write(answers, tmp_path / "out", NOW, "json", store.image)
     store.close()
@@ -281,7 +281,7 @@ def test_an_inspect_log_counts_tokens_without_the_cached_ones(tmp_path):
     laboratory = Laboratory(tmp_path / "run", MadeUp(2))
     laboratory.run()
     disk.save(laboratory.folder / "run.json", {"version": 1, "config": laboratory.config})
-    (answers,) = exports.of_run(laboratory.folder, "mutual")
+    (answers,) = of_run(laboratory.folder, "mutual")
     log = inspect.log_of(answers, NOW, lambda digest: Image(b"x"))
     usage = log["samples"][0]["output"]["usage"]
     assert usage["total_tokens"] == usage["input_tokens"] + usage["input_tokens_cache_read"] + usage["output_tokens"]
@@ -291,12 +291,12 @@ def test_an_inspect_log_counts_tokens_without_the_cached_ones(tmp_path):
 def test_an_arm_or_task_that_the_run_does_not_have_is_refused_with_the_nearest(tmp_path):
     where = run(tmp_path)
     with pytest.raises(BadInput, match="no arm 'mutal'") as refused:
-        exports.of_run(where, "mutal")
+        of_run(where, "mutal")
     assert refused.value.hint == "did you mean mutual?"
     with pytest.raises(BadInput, match="no task"):
-        exports.of_run(where, "mutual", "mmstar")
+        of_run(where, "mutual", "mmstar")
     with pytest.raises(BadInput, match="no answers of mutual@live"):
-        exports.of_run(where, "mutual@live")
+        of_run(where, "mutual@live")
 
 
 def test_golds_and_files_of_these_tests_fit_together(tmp_path):

@@ -15,8 +15,8 @@ from test_interop_runs import answers, calls
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput
 from cuecard.evals.interop import inspect, lmms
+from cuecard.evals.interop.files import places, source
 from cuecard.evals.interop.imports import unresolved
-from cuecard.evals.interop.replies import places, source
 from cuecard.evals.tasks.registry import open_task
 
 SHORT = ("small", Mode.SHORT)

@@ -24,8 +24,8 @@ from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, ModelUnreachable
 from cuecard.evals import run_folder
 from cuecard.evals.analysis.summary import bounds
+from cuecard.evals.interop.files import parted
 from cuecard.evals.interop.imports import CardReader, unresolved
-from cuecard.evals.interop.replies import parted
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel
 

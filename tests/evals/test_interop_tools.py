@@ -10,8 +10,8 @@ from test_interop_files import NOW, known, run
 
 from cuecard.domain.call import Mode
 from cuecard.evals import run_folder
-from cuecard.evals.interop import exports, inspect, lmms, vlmevalkit
-from cuecard.evals.interop.replies import source
+from cuecard.evals.interop import inspect, lmms, vlmevalkit
+from cuecard.evals.interop.files import of_run, source
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the tools' own warnings
 QUESTIONS = [
@@ -27,14 +27,14 @@ def tool(module):
 
 
 def exported(tmp_path):
-    (answers,) = exports.of_run(run(tmp_path), "reason:small")
+    (answers,) = of_run(run(tmp_path), "reason:small")
     return answers
 
 
 @pytest.mark.parametrize("form", ["json", "eval"])
 def test_inspect_ai_reads_an_exported_log_and_what_it_writes_again_is_imported(tmp_path, form):
     log, where = tool("inspect_ai.log"), run(tmp_path)
-    (answers,) = exports.of_run(where, "reason:small")
+    (answers,) = of_run(where, "reason:small")
     _, store = run_folder.opened(where)
     path = inspect.write(answers, tmp_path / "out", NOW, form, store.image)
     store.close()

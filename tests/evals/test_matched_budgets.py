@@ -18,10 +18,22 @@ from cuecard import virtual_time
 from cuecard.cli import app
 from cuecard.domain.errors import BadInput
 from cuecard.evals.analysis.ledger import Price
+from cuecard.evals.analysis.matched_budgets import (
+    ROUTES,
+    Comparison,
+    MatchedBudgets,
+    Scheme,
+    arms_of,
+    chosen,
+    folds,
+    hull,
+    matched_budgets,
+    mixture,
+    oracle,
+    schemes,
+)
 from cuecard.evals.analysis.summary import summary as summary_of
 from cuecard.evals.arm import parse_all
-from cuecard.evals.budgets.matched import Comparison, MatchedBudgets, folds, matched_budgets
-from cuecard.evals.budgets.schemes import ROUTES, Scheme, arms_of, chosen, hull, mixture, oracle, schemes
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.run import answer

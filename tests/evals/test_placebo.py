@@ -11,8 +11,8 @@ from cuecard.answers import extract
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind, Question
+from cuecard.evals.arm import CardSwap, change_of, wrong_answer
 from cuecard.evals.item import Item
-from cuecard.evals.placebo import CardSwap, change_of, wrong_answer
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Limits
 from cuecard.models.prompt import TAGS, CardFormat

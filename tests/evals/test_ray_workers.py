@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 from test_study import CALLS, MODELS, QUESTIONS, bench
 
-from cuecard.cli.evals.run_options import HowOnRay
+from cuecard.cli.evals.study import HowOnRay
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.evals.runner import ray_workers
 from cuecard.evals.study import ARMS

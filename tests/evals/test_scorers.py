@@ -7,7 +7,7 @@ import json
 import pytest
 from files import item
 
-from cuecard.evals.analysis.units import circular, pope, sensitivity
+from cuecard.evals.analysis.scores import circular, pope, sensitivity
 from cuecard.evals.scorers import option_meant, score, scores
 
 COLOURS = ("red", "green", "blue")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cuecard.domain.errors import BadInput
-from cuecard.evals.tuning.tune import EXPLORE, Goal, Observation, Table, table, tune
+from cuecard.evals.analysis.tune import EXPLORE, Goal, Observation, Table, table, tune
 from cuecard.stats.inference import bet_p, questions_for_bet
 
 pytestmark = pytest.mark.slow

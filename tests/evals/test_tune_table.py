@@ -20,13 +20,13 @@ from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import AnswerKind, Question
+from cuecard.evals.analysis import tune as tuning
 from cuecard.evals.analysis.acceptance import called_short
+from cuecard.evals.analysis.calibration import calibrated, candidates
 from cuecard.evals.analysis.results import run_results
 from cuecard.evals.arm import base_of, parse
 from cuecard.evals.database import AnswerRow, CallRow, ItemRow, Store
 from cuecard.evals.study import run_config
-from cuecard.evals.tuning import tune as tuning
-from cuecard.evals.tuning.calibration import calibrated, candidates
 from cuecard.models.acceptance_table import SHARED, AcceptanceTable, KindWeights
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel

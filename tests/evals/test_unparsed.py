@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cuecard.cli.evals.judging import unparsed as command
+from cuecard.cli.evals.runs import unparsed as command
 from cuecard.cli.report import report
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, ModelRefused

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cuecard.cli import app
 from cuecard.domain.call import Mode
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.evals.analysis.units import Pope
+from cuecard.evals.analysis.scores import Pope
 from cuecard.evals.item import Item
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.report.evaluation import tables

@@ -43,7 +43,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "eval": ("evals.study:evaluate", "Evaluate strategies on tasks, or resume an evaluation, then summarise it."),
     "study": (
-        "evals.matched_budget:studies",
+        "evals.tune:studies",
         "Run or resume a study, then summarise it. `cuecard study FILE` runs the study that a file describes.",
     ),
     "report": (
@@ -55,11 +55,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Measure how answers attend to reasoning: total mass, sparsity, key tokens, tightness of the bound.",
     ),
     "unparsed": (
-        "evals.judging:unparsed",
+        "evals.runs:unparsed",
         "List replies in which no answer was found, for manual inspection; --judge lets a model read them.",
     ),
     "grade": (
-        "evals.judging:grade",
+        "evals.runs:grade",
         "Grade replies to open questions (MM-Vet's, for example) from 0 to 1 by a judge model.",
     ),
     "rescore": (

@@ -19,7 +19,7 @@ from cuecard.cli.evals.tasks import open_named
 from cuecard.cli.options import parts, progress_bar
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.evals import run_folder
-from cuecard.evals.interop.exports import reasonings_digest, recorded_reasonings
+from cuecard.evals.interop.files import reasonings_digest, recorded_reasonings
 from cuecard.evals.item import Item, Task
 from cuecard.evals.requests import model_revision
 from cuecard.evals.runner.run import chosen

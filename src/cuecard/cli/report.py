@@ -13,7 +13,7 @@ from rich.text import Text
 
 from cuecard import disk
 from cuecard.cli import attention as attention_report
-from cuecard.cli.evals.run_options import Prices
+from cuecard.cli.evals.study import Prices
 from cuecard.cli.fit import fits_of, pairs_of
 from cuecard.cli.options import show_files, telling_what_is_kept
 from cuecard.domain.errors import BadInput, required

@@ -22,7 +22,7 @@ from cuecard.answers.kinds import KINDS
 from cuecard.domain.errors import BadInput, InvalidAnswer, ModelError
 from cuecard.domain.question import AnswerKind, Question, letter
 from cuecard.evals import scorers
-from cuecard.evals.analysis.units import succeeded
+from cuecard.evals.analysis.scores import succeeded
 from cuecard.evals.arm import LIVE
 from cuecard.evals.database import Record, Store
 from cuecard.evals.item import Item

@@ -22,9 +22,9 @@ from cuecard.domain.errors import BadInput
 from cuecard.evals import run_folder
 from cuecard.evals.analysis.summary import summary as summary_of
 from cuecard.evals.database import Record
-from cuecard.evals.interop import exports, inspect, lmms, vlmevalkit
+from cuecard.evals.interop import inspect, lmms, vlmevalkit
+from cuecard.evals.interop.files import ArmExport, FileFormat, Source, of_run, places, source
 from cuecard.evals.interop.imports import CardReader, Import, ImportResult, fill, unresolved
-from cuecard.evals.interop.replies import FileFormat, Source, places, source
 from cuecard.evals.requests import is_local
 from cuecard.evals.study import AT_ONCE_SERVED
 from cuecard.models import spec
@@ -234,7 +234,7 @@ def export_vlmevalkit(
     dataset: Annotated[str | None, Option(help="What VLMEvalKit calls the set (MMBench_DEV_EN).")] = None,
 ) -> None:
     """MODEL_DATASET.xlsx with `prediction` and `thinking`, which its `dataset.evaluate` takes."""
-    for answers in exports.of_run(run, arm, task):
+    for answers in of_run(run, arm, task):
         _tell(answers, vlmevalkit.write(answers, out, form, data, dataset))
 
 
@@ -248,7 +248,7 @@ def export_lmms(
 ) -> None:
     """DATETIME_samples_TASK.jsonl and DATETIME_results.json, as --log_samples writes them."""
     now = datetime.now(UTC)
-    for answers in exports.of_run(run, arm, task):
+    for answers in of_run(run, arm, task):
         _tell(answers, *lmms.write(answers, out, now, name))
         if answers.drawn:
             _warn("the questions were drawn by chance: `doc_id` counts them, and not the data set's rows")
@@ -266,11 +266,11 @@ def export_inspect(
     """A log that `inspect view` shows."""
     now, (_, store) = datetime.now(UTC), run_folder.opened(run)
     with closing(store):
-        for answers in exports.of_run(run, arm, task):
+        for answers in of_run(run, arm, task):
             _tell(answers, inspect.write(answers, out, now, form, store.image if images else lambda digest: None))
 
 
-def _tell(answers: exports.ArmExport, *paths: Path) -> None:
+def _tell(answers: ArmExport, *paths: Path) -> None:
     for path in paths:
         typer.echo(path)
     if answers.unanswered:

@@ -10,7 +10,7 @@ from typing import Any
 from cuecard import disk
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import LatencyKind
-from cuecard.evals.analysis.units import (
+from cuecard.evals.analysis.scores import (
     ScoredTask,
     by_arm,
     counted,

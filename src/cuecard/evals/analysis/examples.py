@@ -11,7 +11,7 @@ from cuecard.domain.outcome import LatencyKind, Outcome, Route
 from cuecard.domain.question import AnswerKind, Question, letter
 from cuecard.evals.analysis.comparisons import NO_CARD
 from cuecard.evals.analysis.results import RunResults, TaskResults
-from cuecard.evals.analysis.units import counted, generated, scored_tasks, spent
+from cuecard.evals.analysis.scores import counted, generated, scored_tasks, spent
 from cuecard.evals.database import Record, Store
 from cuecard.evals.scorers import EXTRACTORS
 

@@ -1,6 +1,6 @@
 """findings.json: results beyond `summary.json`: intervals, differences, routes, Pareto fronts, rules, ledger.
 
-Everything that a report shows is computed here and in the modules of this package. Accuracies are per unit (`units`),
+Everything that a report shows is computed here and in the modules of this package. Accuracies are per unit (`scores`),
 seconds and tokens per question. Failed answers are in no mean; they are counted (`errors`), and in the ledger's sums.
 """
 
@@ -17,8 +17,7 @@ from cuecard.evals.analysis import acceptance
 from cuecard.evals.analysis.acceptance import RuleResults, SharedError
 from cuecard.evals.analysis.comparisons import Difference, adjusted, differences, kind_of
 from cuecard.evals.analysis.ledger import Ledger, Price, check_models, ledger, route_of
-from cuecard.evals.analysis.summary import latency
-from cuecard.evals.analysis.units import (
+from cuecard.evals.analysis.scores import (
     PAPER,
     ScoredTask,
     arm_named,
@@ -32,6 +31,7 @@ from cuecard.evals.analysis.units import (
     succeeded,
     timed,
 )
+from cuecard.evals.analysis.summary import latency
 from cuecard.evals.analysis.verdict import BASELINE, MARGIN, PairVerdict, pair_verdict
 from cuecard.evals.arm import LIVE, Arm, base_of, parse, policies_of
 from cuecard.evals.database import Record, Store

@@ -17,11 +17,20 @@ from cuecard.domain.call import REASONING_CUT, FinishReason, Mode
 from cuecard.domain.errors import MissingExtra
 from cuecard.domain.outcome import Route
 from cuecard.evals import scorers
-from cuecard.evals.analysis import units
 from cuecard.evals.analysis.acceptance import ShortAnswers, rule_results, shared_error, short_answers
-from cuecard.evals.analysis.aggregates import AGGREGATES, ScoredReply
 from cuecard.evals.analysis.ledger import LedgerError, ledger, wasted
-from cuecard.evals.analysis.units import ScoredTask, by_arm, counted, generated, scored_tasks, succeeded
+from cuecard.evals.analysis.scores import (
+    AGGREGATES,
+    ScoredReply,
+    ScoredTask,
+    by_arm,
+    circular,
+    counted,
+    generated,
+    scored_tasks,
+    sensitivity,
+    succeeded,
+)
 from cuecard.evals.analysis.verdict import PairVerdict, verdicts
 from cuecard.evals.arm import LIVE
 from cuecard.evals.database import Record, Store
@@ -113,7 +122,7 @@ def _of_arm(task: ScoredTask, answers: Sequence[Record], timed: bool) -> Record:
         for answer in answers
     )
     ended = timed or all(call["finish_reason"] is not None for answer in answers for call in answer["calls"])
-    sensitivity = units.sensitivity([answer["scores"] for answer in scored])
+    sensitive = sensitivity([answer["scores"] for answer in scored])
     return {
         "n": len(task.items),
         "answered": len(answers),
@@ -131,7 +140,7 @@ def _of_arm(task: ScoredTask, answers: Sequence[Record], timed: bool) -> Record:
         "reasoning_cut": share(cut_off, len(answers)) if ended else None,
         "accepted": len(accepted),
         "accepted_wrong": sum(answer["score"] is not None and answer["score"] < 1 for answer in accepted),
-        "scores": {} if sensitivity is None else asdict(sensitivity),
+        "scores": {} if sensitive is None else asdict(sensitive),
         "attempts": sum(answer["attempts"] for answer in answers),
         **_aggregated(task, scored),
     }
@@ -154,7 +163,7 @@ def _aggregated(task: ScoredTask, scored: Iterable[Record], category: bool = Fal
 
 
 def _groups(task: ScoredTask, scored: Iterable[Record]) -> dict[str, float]:
-    return units.circular((task.items[each["id"]]["group"] or each["id"], each["score"]) for each in scored)
+    return circular((task.items[each["id"]]["group"] or each["id"], each["score"]) for each in scored)
 
 
 def _tokens(answers: Iterable[Record], timed: bool) -> dict[str, dict[str, int | None]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from cuecard.domain.outcome import Route
 from cuecard.evals.analysis.comparisons import Difference, adjusted, differences, paired
-from cuecard.evals.analysis.units import ScoredTask, by_arm, succeeded, timed
+from cuecard.evals.analysis.scores import ScoredTask, by_arm, succeeded, timed
 from cuecard.evals.arm import LIVE, base_of, parse, policies_of
 from cuecard.evals.database import Record
 

@@ -20,10 +20,9 @@ from cuecard.domain.call import Call, Mode
 from cuecard.domain.errors import BadInput, CuecardError, ModelError
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
 from cuecard.evals import scorers
-from cuecard.evals.arm import Arm
+from cuecard.evals.arm import Arm, CardSwap, Foreign
 from cuecard.evals.database import Record
 from cuecard.evals.item import Item
-from cuecard.evals.placebo import CardSwap, Foreign
 from cuecard.evals.requests import TOKENS, CallRequest, Seat, StoredCalls
 from cuecard.evals.runner.replay import ArmCalls, Machine, StoredModel
 from cuecard.models import prompt as layouts

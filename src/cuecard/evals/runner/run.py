@@ -19,10 +19,9 @@ from random import Random
 
 from cuecard.domain.errors import BadInput, ModelError
 from cuecard.domain.outcome import LatencyKind
-from cuecard.evals.arm import Arm, budgets
+from cuecard.evals.arm import Arm, budgets, foreign
 from cuecard.evals.database import AnswerRow, ItemRow, Record, RowWriter, Store
 from cuecard.evals.item import Item, Task
-from cuecard.evals.placebo import foreign
 from cuecard.evals.requests import Seat, StoredCalls, untimed
 from cuecard.evals.runner.compose import Composition, TaskItem, answer_record, foreign_request
 from cuecard.evals.runner.scheduler import PooledWorker, Scheduler, WorkerLost, WorkerPool, for_each

@@ -22,9 +22,7 @@ from cuecard.answers import guess_kind
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind, Image
 from cuecard.evals.item import Aggregate
-from cuecard.evals.tasks.presets import PRESETS
-from cuecard.evals.tasks.presets.knowledge import mathvista, without_spaces
-from cuecard.evals.tasks.presets.pictures import PLACE, hallusion_set
+from cuecard.evals.tasks.presets import PLACE, PRESETS, hallusion_set, mathvista, without_spaces
 from cuecard.evals.tasks.rows import (
     Fault,
     QuestionRow,

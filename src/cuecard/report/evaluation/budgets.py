@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from cuecard.evals.budgets.matched import (
+from cuecard.evals.analysis.matched_budgets import (
     MEASURES,
     ORACLE,
     BudgetResults,
@@ -14,9 +14,9 @@ from cuecard.evals.budgets.matched import (
     MatchedBudgets,
     MatchedTask,
     MeasureResults,
+    Scheme,
     SchemeAtBudget,
 )
-from cuecard.evals.budgets.schemes import Scheme
 from cuecard.report import formatting, html
 from cuecard.report.canvas import Drawing, ScatterPoint, drawing, scatter
 from cuecard.report.evaluation.figures import IntervalRow, interval_rows

@@ -8,9 +8,9 @@ from typing import Any
 
 from cuecard.domain.question import Image
 from cuecard.evals.analysis import examples
-from cuecard.evals.analysis.aggregates import AGGREGATES
 from cuecard.evals.analysis.examples import Example, Gallery, Request
 from cuecard.evals.analysis.results import RunResults, TaskResults
+from cuecard.evals.analysis.scores import AGGREGATES
 from cuecard.evals.database import Store
 from cuecard.evals.judging import JudgedRun, Judgements, ListedReply, judged_run
 from cuecard.evals.run_folder import unfinished

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cuecard.evals.analysis.aggregates import AGGREGATES, POINTS
 from cuecard.evals.analysis.examples import Example
 from cuecard.evals.analysis.ledger import Ledger, Spending
 from cuecard.evals.analysis.results import ArmResults, TaskResults
+from cuecard.evals.analysis.scores import AGGREGATES, POINTS
 from cuecard.evals.judging import GradedArm, JudgedArm, ListedReply
 from cuecard.evals.scorers import EXTRACTORS
 from cuecard.report import formatting

@@ -9,22 +9,159 @@ cost counts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from random import Random
 from statistics import fmean
 from typing import Any
 
-from cuecard.domain.errors import BadInput
+from cuecard.domain.errors import BadInput, did_you_mean
 from cuecard.evals.analysis.ledger import Price, check_models, stages
-from cuecard.evals.analysis.units import ScoredTask, by_arm, counted, generated, plain, scored_tasks, timed
+from cuecard.evals.analysis.scores import ScoredTask, by_arm, counted, generated, plain, scored_tasks, timed
 from cuecard.evals.arm import LIVE
-from cuecard.evals.budgets.schemes import AGAINST, ROUTES, Point, Scheme, mixture, oracle
 from cuecard.evals.database import Record, Store
 from cuecard.evals.scorers import scorable
 from cuecard.stats.bootstrap import Interval, by_cluster, mean_interval, numpy
 from cuecard.stats.inference import holm, mean_difference, share_interval
 
+CUTS = (16, 32, 64, 128)
+"""Reasoning budgets in tokens; a budget that cuts nothing needs no additional call."""
+ROUTES = ("short:small", "short:large", "reason:small", "reason:large", "transfer")
+"""The oracle's arms, from which a router could choose. None of them samples, so that luck does not help the oracle."""
+AGAINST = "mutual"
+_CONFIDENCES = (0.5, 0.8, 0.9, 0.95, 0.99)
+_RULES = ("agree", *(f"agree+confidence({each:g})" for each in (0.5, 0.9, 0.99)))
+_SURE = tuple(f"confidence({each:g})" for each in (0.9, 0.99, 0.999))
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One way of cooperation, and its settings as arms."""
+
+    name: str
+    arms: tuple[str, ...]
+
+
+def schemes(cuts: Sequence[int] = CUTS) -> tuple[Scheme, ...]:
+    """All schemes, the single models first. `cuts`: reasoning budgets in tokens, for the schemes that use them."""
+
+    def forced(role: str) -> tuple[str, ...]:
+        plain = f"reason:{role}"
+        return (*(f"{plain}/budget={cut}" for cut in cuts), plain, *(f"force:{role}/waits={n}" for n in (1, 2)))
+
+    return (
+        *(Scheme(name, (name,)) for name in ("short:small", "short:large", "reason:small", "reason:large")),
+        Scheme("force:small", forced("small")),
+        Scheme("force:large", forced("large")),
+        Scheme("transfer", (*(f"transfer/budget={cut}" for cut in cuts), "transfer", "transfer/early-stop=2:16")),
+        Scheme("mutual", ("mutual", *(f"mutual/accept={rule}" for rule in (*_RULES, *_SURE)))),
+        Scheme("cascade", tuple(f"cascade/confidence={each:g}" for each in _CONFIDENCES)),
+        Scheme("ladder", tuple(f"ladder/confidence={each:g}" for each in _CONFIDENCES)),
+        Scheme("route", tuple(f"route/difficulty={each:g}" for each in (0.1, 0.25, 0.5, 0.75))),
+        Scheme("vote", tuple(f"vote/samples={count}" for count in (1, 2, 3, 5))),
+        Scheme("early-vote", ("vote/samples=3/window=2", "vote/samples=5/window=2", "vote/samples=5/window=3")),
+        Scheme("verdict", tuple(f"verdict/samples={count}" for count in (1, 2, 3, 5))),
+        Scheme("panel", tuple(f"panel/samples={count}" for count in (1, 2, 3))),
+        Scheme("steps", tuple(f"steps/score={each:g}" for each in (0.3, 0.5, 0.7, 0.9))),
+    )
+
+
+def chosen(names: Iterable[str], cuts: Sequence[int] = CUTS) -> tuple[Scheme, ...]:
+    """The schemes with these names in the order of `schemes`; all if no name is given. Raises BadInput."""
+    every, wanted = schemes(cuts), [name.strip() for name in names if name.strip()]
+    known = [scheme.name for scheme in every]
+    if unknown := [name for name in wanted if name not in known]:
+        raise BadInput(f"unknown scheme {unknown[0]!r}", did_you_mean(unknown[0], known))
+    return tuple(scheme for scheme in every if not wanted or scheme.name in wanted)
+
+
+def arms_of(some: Iterable[Scheme]) -> list[str]:
+    """All distinct arms: those of the schemes, and those for the budgets and the oracle."""
+    return list(dict.fromkeys((*ROUTES, *(arm for scheme in some for arm in scheme.arms))))
+
+
+# --- the oracle -------------------------------------------------------------------------------------------------------
+
+Point = tuple[float, float]
+"""(cost, score)"""
+
+
+def hull(points: Sequence[Point]) -> list[int]:
+    """Indices of the points on the upper concave hull, from the cheapest to the best: costs and scores increase."""
+    order = sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1]))
+    kept: list[int] = []
+    for place in order:
+        if kept and points[place][1] <= points[kept[-1]][1]:
+            continue  # costs at least as much, and is no better
+        while len(kept) > 1 and _slope(points, kept[-2], kept[-1]) <= _slope(points, kept[-1], place):
+            kept.pop()
+        kept.append(place)
+    return kept
+
+
+def _slope(points: Sequence[Point], one: int, other: int) -> float:
+    cost = points[other][0] - points[one][0]
+    return (points[other][1] - points[one][1]) / cost if cost else float("inf")
+
+
+def mixture(points: Sequence[Point], budget: float) -> list[tuple[int, float]]:
+    """(setting's index, its probability) of the mixture with the best mean score at a mean cost of at most the budget.
+
+    At most two neighbours on the hull. If all settings cost more than the budget, the cheapest setting alone.
+    """
+    on_hull = hull(points)
+    below = [place for place in on_hull if points[place][0] <= budget]
+    if not below:
+        return [(on_hull[0], 1.0)]
+    lower, rest = below[-1], on_hull[len(below) :]
+    if not rest:
+        return [(lower, 1.0)]
+    share = (budget - points[lower][0]) / (points[rest[0]][0] - points[lower][0])
+    return [(lower, 1.0)] if share <= 0 else [(lower, 1 - share), (rest[0], share)]
+
+
+@dataclass(frozen=True)
+class Play:
+    """Expected score and cost of each unit of scoring, and the settings with which a scheme gets them."""
+
+    scores: Sequence[float]
+    costs: Sequence[float]
+    settings: tuple[tuple[str, float], ...] = ()
+
+
+def oracle(options: Sequence[Sequence[Point]], budget: float) -> Play | None:
+    """The best choice of one option per question, with known scores, at a mean cost of at most the budget.
+
+    Linear relaxation of the multiple-choice knapsack problem (Sinha and Zoltners 1979): steps along the questions'
+    hulls are taken in the order of gain / cost, the last one in part. None if the cheapest options exceed the budget.
+    """
+    steps: list[tuple[float, float, float, int]] = []
+    scores, costs = list[float](), list[float]()
+    for question, points in enumerate(options):
+        places = hull(points)
+        costs.append(points[places[0]][0])
+        scores.append(points[places[0]][1])
+        for one, other in pairwise(places):
+            cost, gain = (points[other][i] - points[one][i] for i in (0, 1))
+            steps.append((-_slope(points, one, other), cost, gain, question))
+    left = budget * len(options) - sum(costs)
+    if left < -1e-9 * max(1.0, abs(budget) * len(options)):
+        return None
+    for _, cost, gain, question in sorted(steps, key=lambda step: (step[0], step[3], step[1])):
+        if left <= 0:
+            break
+        part = 1.0 if cost <= left else left / cost
+        scores[question] += part * gain
+        costs[question] += part * cost
+        left -= part * cost
+    return Play(tuple(scores), tuple(costs))
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+Prices = Mapping[str, Price]
+"""By model."""
 VERSION = 1
 REFERENCE = "reason:large"
 """Budgets are given as shares of this arm's mean cost."""
@@ -144,7 +281,7 @@ class Comparison:
     schemes: Sequence[Scheme]
     against: str = AGAINST
     budgets: Sequence[float] = BUDGETS
-    prices: Mapping[str, Price] | None = None
+    prices: Prices = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.against not in (names := [scheme.name for scheme in self.schemes]):
@@ -158,7 +295,7 @@ class Comparison:
 def matched_budgets(config: Mapping[str, Any], store: Store, how: Comparison) -> MatchedBudgets:
     """Compare the schemes on a run's answers. Raises BadInput if an arm has no answers, MissingExtra."""
     answers = list(store.answers())
-    check_models("--price", how.prices or {}, answers)
+    check_models("--price", how.prices, answers)
     tasks = [_task(task, by_arm(answers, task.name), how) for task in scored_tasks(config["tasks"], store.items())]
     return MatchedBudgets(how.against, REFERENCE, FOLDS, tuple(tasks))
 
@@ -181,8 +318,7 @@ class CostTable:
 
 
 def _task(task: ScoredTask, answers: Mapping[str, Sequence[Record]], how: Comparison) -> MatchedTask:
-    arms = [arm for scheme in how.schemes for arm in scheme.arms]
-    arms = list(dict.fromkeys((*ROUTES, *arms)))
+    arms = arms_of(how.schemes)
     if lacking := [arm for arm in arms if arm not in answers]:
         raise BadInput(f"{lacking[0]} has answered nothing of {task.name}", "let the run end first")
     calls = [call["key"] for arm in arms for answer in answers[arm] for call in answer["calls"] if call["key"]]
@@ -198,16 +334,17 @@ def _task(task: ScoredTask, answers: Mapping[str, Sequence[Record]], how: Compar
 
 
 def _costs(
-    task: ScoredTask,
-    arms: Sequence[str],
-    answers: Mapping[str, Sequence[Record]],
-    measure: str,
-    prices: Mapping[str, Price] | None,
+    task: ScoredTask, arms: Sequence[str], answers: Mapping[str, Sequence[Record]], measure: str, prices: Prices
 ) -> CostTable | None:
-    """The cost table; None if the measure is unknown for an arm. The rotations of one unit have their mean cost."""
+    """The cost table; None if the measure is unknown for an answer. The rotations of one unit have their mean cost."""
     own = {arm: answers.get(arm + LIVE if measure == "live" else arm, ()) for arm in arms}
-    every = [answer for given in own.values() for answer in given]
-    if not all(own.values()) or not _known(measure, every, prices):
+    costs = {arm: dict[str, list[float]]() for arm in arms}
+    for arm, given in own.items():
+        for answer in given:
+            if (cost := _cost(answer, measure, prices)) is None:
+                return None
+            costs[arm].setdefault(task.unit(answer["id"]), []).append(cost)
+    if not all(own.values()):
         return None
     scores = {arm: task.graded(_failed_is_wrong(task, given)) for arm, given in own.items()}
     units = [unit for unit in next(iter(scores.values())) if all(unit in each for each in scores.values())]
@@ -217,19 +354,23 @@ def _costs(
         measure,
         task.clusters(units),
         {arm: [each[unit] for unit in units] for arm, each in scores.items()},
-        {arm: _by_unit(task, given, units, measure, prices) for arm, given in own.items()},
+        {arm: [fmean(each[unit]) for unit in units] for arm, each in costs.items()},
     )
 
 
-def _known(measure: str, answers: Sequence[Record], prices: Mapping[str, Price] | None) -> bool:
+def _cost(answer: Record, measure: str, prices: Prices) -> float | None:
+    """The cost of one answer; None if it is unknown."""
     match measure:
         case "tokens":
-            return counted(answers)
+            return float(generated(answer)) if counted([answer]) else None
         case "price":
-            models = {call["model"] for answer in answers for call in answer["calls"]}
-            return bool(prices) and models <= set(prices or ()) and timed(answers)
+            if not prices or not timed([answer]) or any(call["model"] not in prices for call in answer["calls"]):
+                return None
+            calls = ((call["model"], spent) for call in answer["calls"] for _, spent in stages(call, answer))
+            return 1000 * sum(prices[model].of(spent) for model, spent in calls)
         case _:
-            return timed(answers)
+            seconds: float | None = answer["latency"]["total_s"]
+            return seconds
 
 
 def _failed_is_wrong(task: ScoredTask, answers: Sequence[Record]) -> list[Record]:
@@ -238,30 +379,6 @@ def _failed_is_wrong(task: ScoredTask, answers: Sequence[Record]) -> list[Record
         return answer["status"] == "error" and scorable(item["golds"], item.get("scorer"))
 
     return [{**answer, "score": 0.0} if wrong(answer) else answer for answer in answers]
-
-
-def _by_unit(
-    task: ScoredTask,
-    answers: Sequence[Record],
-    units: Sequence[str],
-    measure: str,
-    prices: Mapping[str, Price] | None,
-) -> list[float]:
-    of: dict[str, list[float]] = {}
-    for answer in answers:
-        of.setdefault(task.unit(answer["id"]), []).append(_cost(answer, measure, prices or {}))
-    return [fmean(of[unit]) for unit in units]
-
-
-def _cost(answer: Record, measure: str, prices: Mapping[str, Price]) -> float:
-    match measure:
-        case "tokens":
-            return float(generated(answer))
-        case "price":
-            calls = ((call["model"], spent) for call in answer["calls"] for _, spent in stages(call, answer))
-            return 1000 * sum(prices[model].of(spent) for model, spent in calls)
-        case _:
-            return float(answer["latency"]["total_s"])
 
 
 # --- one measure ------------------------------------------------------------------------------------------------------
@@ -296,7 +413,9 @@ def _front(table: CostTable, schemes: Sequence[Scheme]) -> tuple[FrontPoint, ...
                 arm in front,
                 drawn[arm],
                 against,
-                None if against is None else _difference(table, table.scores[arm], table.scores[against]),
+                None
+                if against is None
+                else mean_difference(table.scores[arm], table.scores[against], table.clusters).interval,
             )
         )
     return tuple(found)
@@ -324,28 +443,20 @@ def _drawn_on_front(table: CostTable, arms: Sequence[str]) -> dict[str, float]:
 
 
 def _budget(table: CostTable, how: Comparison, share: float, amount: float) -> BudgetResults:
-    everywhere = range(len(table.clusters))
-    options = [[(table.costs[arm][i], table.scores[arm][i]) for arm in ROUTES] for i in everywhere]
-    best = oracle(options, amount)
+    units = range(len(table.clusters))
+    best = oracle([[(table.costs[arm][i], table.scores[arm][i]) for arm in ROUTES] for i in units], amount)
     plays = {scheme.name: play for scheme in how.schemes if (play := _play(table, scheme, amount)) is not None}
     against = plays.get(how.against)
     found = [_at_budget(table, play, name, None if name == how.against else against) for name, play in plays.items()]
     if best is not None:
-        regrets = {name: _difference(table, best.scores, play.scores) for name, play in plays.items()}
+        regrets = {
+            name: mean_difference(best.scores, play.scores, table.clusters).interval for name, play in plays.items()
+        }
         found = [replace(each, regret=regrets[each.scheme]) for each in found]
     adjusted = holm({each.scheme: each.p for each in found if each.p is not None})
     found = [replace(each, p_adjusted=adjusted.get(each.scheme)) for each in found]
     dear = tuple(scheme.name for scheme in how.schemes if scheme.name not in plays)
     return BudgetResults(share, amount, None if best is None else fmean(best.scores), tuple(found), dear)
-
-
-@dataclass(frozen=True)
-class Play:
-    """A scheme's settings at a budget, and its expected score and cost per unit."""
-
-    settings: tuple[tuple[str, float], ...]
-    scores: Sequence[float]
-    costs: Sequence[float]
 
 
 def _play(table: CostTable, scheme: Scheme, budget: float) -> Play | None:
@@ -361,7 +472,7 @@ def _play(table: CostTable, scheme: Scheme, budget: float) -> Play | None:
             for i in fold:
                 scores[i] += share * table.scores[arm][i]
                 costs[i] += share * table.costs[arm][i]
-    return Play(tuple(_mixed(table, scheme, everywhere, budget)), scores, costs)
+    return Play(scores, costs, tuple(_mixed(table, scheme, everywhere, budget)))
 
 
 def _mixed(table: CostTable, scheme: Scheme, at: Sequence[int], budget: float) -> list[tuple[str, float]]:
@@ -379,12 +490,7 @@ def folds(clusters: Sequence[str], count: int = FOLDS, seed: int = 0) -> list[li
 
 
 def _at_budget(table: CostTable, play: Play, name: str, against: Play | None) -> SchemeAtBudget:
-    accuracy, difference, p = share_interval(play.scores, table.clusters), None, None
-    if against is not None:
-        found = mean_difference(play.scores, against.scores, table.clusters)
-        difference, p = found.interval, found.p
+    accuracy = share_interval(play.scores, table.clusters)
+    found = None if against is None else mean_difference(play.scores, against.scores, table.clusters)
+    difference, p = (None, None) if found is None else (found.interval, found.p)
     return SchemeAtBudget(name, play.settings, fmean(play.costs), accuracy, difference, p, None, None)
-
-
-def _difference(table: CostTable, ones: Sequence[float], others: Sequence[float]) -> Interval:
-    return mean_difference(ones, others, table.clusters).interval

@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from cuecard.domain.errors import BadInput
+from cuecard.evals.analysis.calibration import Candidate, Key
 from cuecard.evals.analysis.ledger import Ledger, Price, ledger
 from cuecard.evals.arm import Arm
 from cuecard.evals.database import Record
-from cuecard.evals.tuning.calibration import Candidate, Key
 from cuecard.models.acceptance_table import AcceptanceTable
 from cuecard.stats.bootstrap import by_cluster, checked, numpy
 from cuecard.stats.inference import bet_p, questions_for_bet

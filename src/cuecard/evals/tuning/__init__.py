@@ -1,1 +1,0 @@
-"""Choosing a policy and an acceptance table from the answers of a run."""
