@@ -28,13 +28,14 @@ def interrupted(arguments: list[str], *, until: str, tmp_path: Path) -> tuple[in
             [sys.executable, "-c", MAIN, *arguments], env=environment, stdout=subprocess.DEVNULL, stderr=file
         )
         while until not in errors.read_text() and child.poll() is None:
-            time.sleep(0.05)
+            time.sleep(0.005)
         child.send_signal(signal.SIGINT)
         return child.wait(90), errors.read_text()
 
 
 def test_a_question_that_is_interrupted_says_that_there_is_no_answer(board: Path, tmp_path: Path) -> None:
-    ask = ["ask", "How many red digits are there?", "--image", str(board), "--strategy", "reason:small"]
+    long = "Start at cell 1 and jump twelve times. Which digit do you reach?"
+    ask = ["ask", long, "--image", str(board), "--strategy", "reason:small"]
     code, text = interrupted(ask, until="Let us", tmp_path=tmp_path)
     assert (code, text.splitlines()[-1]) == (130, "stopped: there is no answer, and nothing is kept")
     assert "Traceback" not in text

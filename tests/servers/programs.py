@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,18 +16,15 @@ from pathlib import Path
 import openai
 from real_models import QWEN, SMOLLM, Weights
 
+sys.path.append(str(Path(__file__).parents[1]))
+
+from processes import free_port
+
 HOME = Path(__file__).parents[2] / ".servers"
 """Folder of the programs that install.sh installs."""
 CUECARD = Path(sys.executable).parent / "cuecard"
 NAMES = {QWEN: "qwen2.5-coder-1.5b-instruct", SMOLLM: "smollm2-135m-instruct"}
 """Served model name; the library derives the model's family from it."""
-
-
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port: int = held.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +15,8 @@ from rich.text import Text
 
 from cuecard import disk
 from cuecard.cli.evals.tasks import open_named
-from cuecard.cli.options import parts, progress_bar
-from cuecard.domain.errors import BadInput, MissingExtra
+from cuecard.cli.options import parts, progress_bar, telling_what_is_kept
+from cuecard.domain.errors import BadInput, required
 from cuecard.evals import run_folder
 from cuecard.evals.interop.files import reasonings_digest, recorded_reasonings
 from cuecard.evals.item import Item, Task
@@ -62,7 +61,8 @@ def attention(
     as_json: Annotated[bool, Maybe("--json", help="Print the findings as one JSON object.")] = False,
 ) -> None:
     """Measure how answers attend to reasoning: total mass, sparsity, key tokens, tightness of the bound."""
-    wanted, room = _figures(figures), _room()
+    wanted = _figures(figures)
+    room = required("cuecard.attention.api", "attention", "pip install '.[local,evals]' in a checkout")
     disk.check_folder(out, run_folder.ABOUT)
     settings = room.Settings(delta, Limits(reasoning_tokens=budget), browse, raw)
     opened, named = open_named(task), {"large": model, **({} if small is None else {"small": small})}
@@ -79,16 +79,15 @@ def attention(
         **({} if recorded is None else {"reasonings": reasonings_digest(recorded)}),
     }
     console = Console(stderr=True, highlight=False)
-    with room.Folder(out, config, {"argv": sys.argv[1:], "machine": machine()}) as folder:
-        try:
-            asked, count = _asked(room, opened, limit, sample, recorded), _count(limit, opened.count, recorded)
-            asyncio.run(_run(room, asked, models, folder, settings, console, count))
-        except KeyboardInterrupt:
-            console.print(f"stopped; what is done is kept in {out}, and the same command goes on from there")
-            raise typer.Exit(130) from None
+    with (
+        telling_what_is_kept(lambda: f"what is done is kept in {out}, and the same command goes on from there") as stop,
+        room.Folder(out, config, {"argv": sys.argv[1:], "machine": machine()}) as folder,
+    ):
+        asked, count = _asked(room, opened, limit, sample, recorded), _count(limit, opened.count, recorded)
+        stop.run(_run(room, asked, models, folder, settings, console, count))
     found = room.findings(out)
     disk.save(out / "findings.json", found.as_object())
-    page = _drawing()
+    page = required("cuecard.report.attention_report", "a report")
     written = page.save_parts(found, page.figures(found, wanted), out)
     if as_json:
         typer.echo(json.dumps(found.as_object(), indent=2, ensure_ascii=False))
@@ -114,15 +113,6 @@ async def _run(
     finally:
         for model in models.values():
             await model.aclose()
-
-
-def _room() -> Any:
-    """Import the module that measures attention. Raises MissingExtra."""
-    try:
-        from cuecard.attention import api
-    except ImportError as error:
-        raise MissingExtra(f"attention needs {error.name}", "pip install '.[local,evals]' in a checkout") from error
-    return api
 
 
 def _figures(text: str) -> list[int]:
@@ -164,7 +154,7 @@ def is_run(path: Path) -> bool:
 
 def report(run: Path, out: Path | None, questions: int, as_json: bool) -> None:
     """Write the page of an attention run, with figures and tables beside it."""
-    page = _drawing()
+    page = required("cuecard.report.attention_report", "a report")
     shown = page.opened(run, questions)
     written = page.save(shown, out or run / "report.html")
     disk.save(written[0].parent / "findings.json", shown.results.as_object())
@@ -172,15 +162,6 @@ def report(run: Path, out: Path | None, questions: int, as_json: bool) -> None:
         typer.echo(json.dumps(shown.results.as_object(), indent=2, ensure_ascii=False))
     else:
         _show(shown.results, page, [f"report:  {written[0]}"])
-
-
-def _drawing() -> Any:
-    """Import the module that draws. Raises MissingExtra."""
-    try:
-        from cuecard.report import attention_report
-    except ImportError as error:
-        raise MissingExtra(f"figures need {error.name}", "pip install '.[evals]' in a checkout") from error
-    return attention_report
 
 
 def _show(results: Any, page: Any, ends: Sequence[str]) -> None:

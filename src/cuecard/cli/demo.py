@@ -17,6 +17,7 @@ from rich.text import Text
 
 from cuecard import disk
 from cuecard.cli.options import telling_what_is_kept
+from cuecard.demo import EXTRA
 from cuecard.demo.live import ARMS, HEADLINE, LiveRun, Tally, examine, regimes
 from cuecard.demo.tasks import BoardsTask
 from cuecard.domain.errors import BadInput, required
@@ -33,7 +34,6 @@ from cuecard.report import arm_table, formatting
 from cuecard.report.formatting import evaluation_facts, machine
 
 EASY_VQA_TEST = 9673
-EXTRA = "pip install '.[demo]' in a checkout"
 SHOWN = 40
 """Maximum number of questions of a task that the page shows in detail."""
 WRITTEN = ("report.html", "results.json", "figures", "tables")

@@ -21,11 +21,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from cuecard.cli.options import whole_numbers
-from cuecard.domain.errors import BadInput, MissingExtra
+from cuecard.domain.errors import BadInput, required
 from cuecard.domain.outcome import LatencyKind, Route
 from cuecard.domain.question import Question
 from cuecard.latency import breakeven as points
-from cuecard.latency.breakeven import TRANSFER
 from cuecard.latency.latency_model import FOLDER, Fit, plainest, read_all, write
 from cuecard.latency.plan import PairPlan, plans
 from cuecard.latency.readings import is_profile
@@ -46,7 +45,7 @@ def fit(
     """Fit latency models to a profile's readings, and report their errors on held-out points."""
     if draws < 0:
         raise BadInput("--draws cannot be less than 0")
-    fits = fitting().fits(run, draws, seed)
+    fits = required("cuecard.latency.fit", "fitting").fits(run, draws, seed)
     written = write(fits, run / FOLDER)
     if as_json:
         errors = {path.stem: asdict(each)["held_out"] for path, each in zip(written, fits, strict=True)}
@@ -56,15 +55,6 @@ def fit(
     console.print(_errors(fits))
     for path in written:
         console.print(Text(f"estimated: {path}", style="dim"))
-
-
-def fitting() -> Any:
-    """Import the module that fits. Raises MissingExtra."""
-    try:
-        from cuecard.latency import fit
-    except ImportError as error:
-        raise MissingExtra(f"fitting needs {error.name}", "pip install '.[evals]' in a checkout") from error
-    return fit
 
 
 def _errors(fits: list[Fit]) -> Table:
@@ -129,7 +119,7 @@ def breakeven(
 def fits_of(run: Path) -> list[Fit]:
     """The fits of a directory, made if there are none yet. Raises BadInput."""
     if run.is_dir() and is_profile(run) and not any((run / FOLDER).glob("*.json")):
-        write(fitting().fits(run), run / FOLDER)
+        write(required("cuecard.latency.fit", "fitting").fits(run), run / FOLDER)
     return read_all(run)
 
 
@@ -145,21 +135,15 @@ def pairs_of(fits: Sequence[Fit], small: str | None, large: str | None) -> list[
 
 def _crossings(found: points.PairBreakEven) -> Table:
     """One row per number of tokens that the large model writes; one column per way of answering."""
-    work, rate = found.workload, found.agree
+    work = found.workload
     title = (
         f"{found.small} against {found.large}: tokens at which the large model by itself is as fast"
         f" ({work.visual} visual of {work.prompt} prompt tokens, answers of {work.answer}; estimated, 95%)"
     )
-    mutual = [(schedule, rate) for schedule in Schedule] if rate is not None else []
-    heads = [f"{found.large} writes", f"{found.small} alone", *(f"transfer, {each}" for each in TRANSFER)]
-    heads += [f"mutual at {rate:g}, {schedule}" for schedule, rate in mutual if rate is not None]
-    shown = Table(*heads, box=None, title=title)
-    alone = {each.output: each.crossing for each in found.alone if each.visual == work.visual}
-    together = {(e.strategy, e.schedule, e.agree, e.output): e.crossing for e in found.together}
-    for output in dict.fromkeys(each.output for each in found.together):
-        cells = [alone[output], *(together["transfer", schedule, None, output] for schedule in TRANSFER)]
-        cells += [together["mutual", schedule, rate, output] for schedule, rate in mutual]
-        shown.add_row(f"{output:,}", *map(formatting.crossing, cells))
+    rows = formatting.break_even(found)
+    shown = Table(*rows[0], box=None, title=title)
+    for row in rows:
+        shown.add_row(*row.values())
     return shown
 
 

@@ -16,7 +16,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from cuecard.domain.errors import CuecardError, MissingExtra
+from cuecard.domain.errors import CuecardError, required
 from cuecard.models import probe as probes
 from cuecard.models import spec
 from cuecard.models.base import Abilities, Model
@@ -158,11 +158,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Read a cuecard.toml and probe its servers; other commands use the results."""
-    try:
-        from cuecard.gateway.config import read
-    except ImportError as error:
-        raise MissingExtra(f"the gateway needs {error.name}", "pip install '.[gateway]' in a checkout") from error
-    chosen = read(config)
+    chosen = required("cuecard.gateway.config", "the gateway", "pip install '.[gateway]' in a checkout").read(config)
     roles = [(name, role, ones) for name, pair in chosen.pairs.items() for role, ones in pair.roles.items()]
     tables = {one.model: one.table() for _, _, ones in roles for one in ones}
     served = {name: table for name, table in tables.items() if isinstance(spec.parse(name), spec.Served)}

@@ -16,8 +16,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from cuecard import disk
-from cuecard.cli.options import LINE_S, Stopping, parts, progress_bar, stopping, whole_numbers
-from cuecard.domain.errors import BadInput, MissingExtra
+from cuecard.cli.options import LINE_S, Stopping, parts, progress_bar, telling_what_is_kept, whole_numbers
+from cuecard.domain.errors import BadInput, required
 from cuecard.latency import server_profile
 from cuecard.latency.readings import ABOUT
 from cuecard.latency.rounds import COMPILED, FUSED, USUAL, Grid, drifted
@@ -136,7 +136,9 @@ def profile(
     else:
         only = {"--rate": rate, "--concurrency": concurrency, "--requests": requests, "--api-key": api_key}
         _refuse({**only, "--heed-eos": not ignore_eos, "--cached": not fresh}, "models of this process")
-        inside = _inside()
+        inside = required(
+            "cuecard.latency.inside.profile", "profiling in this process", "pip install '.[local]' in a checkout"
+        )
         cached = whole_numbers("--cached-tokens", cached_tokens, least=0) if cached_tokens else (None,)
         batches, ways = whole_numbers("--batch", batch, least=1), _attention(attention, compiled)
         grid = Grid(**shape, cached_text_tokens=cached, batch=batches, attention=ways)
@@ -168,15 +170,13 @@ def _measured(console: Console, out: Path, work: Callable[[Callable[[Any], None]
             printed_s = time.monotonic()
         bar.update(task, completed=progress.done, total=total, description=about, refresh=True)
 
-    with stopping() as stop:
-        try:
-            with bar:
-                return work(say, stop)
-        except KeyboardInterrupt:
-            there = (out / ABOUT).exists()
-            kept = f"what is measured is kept in {out}, and the same command goes on from there"
-            console.print(f"stopped; {kept if there else 'nothing is measured yet, and nothing is kept'}")
-            raise typer.Exit(stop.code) from None
+    def kept() -> str:
+        if (out / ABOUT).exists():
+            return f"what is measured is kept in {out}, and the same command goes on from there"
+        return "nothing is measured yet, and nothing is kept"
+
+    with telling_what_is_kept(kept) as stop, bar:
+        return work(say, stop)
 
 
 def _at_servers(models: Sequence[str]) -> bool:
@@ -191,17 +191,6 @@ def _refuse(given: Mapping[str, Any], of: str) -> None:
     """Raises BadInput for a given option that does not apply to these models."""
     if wrong := next((option for option, value in given.items() if value), None):
         raise BadInput(f"{wrong} does not apply to {of}", f"leave {wrong} out")
-
-
-def _inside() -> Any:
-    """Import the module that measures in this process. Raises MissingExtra."""
-    try:
-        from cuecard.latency.inside import profile
-    except ImportError as error:
-        raise MissingExtra(
-            f"profiling in this process needs {error.name}", "pip install '.[local]' in a checkout"
-        ) from error
-    return profile
 
 
 def _attention(text: str | None, compiled: bool) -> tuple[str, ...]:

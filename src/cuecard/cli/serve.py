@@ -68,7 +68,6 @@ def serve(
         raise BadInput(f"{at} is open to others, and there are no API keys", "`cuecard key` makes one for cuecard.toml")
     with telling_what_is_kept(partial(_kept, chosen)), closing(_listener(at, on)) as listener:
         gate, pairs = gate_of(chosen), Pairs.configured(chosen)
-        _announce(pairs, _root(listener))
         say, read = partial(print, file=sys.stderr, flush=True), partial(configured, config, small, large)
         settings = assembled(chosen, pairs, gate, at, say if probe and probes.wanted() else None)
         if config is not None:
@@ -82,6 +81,7 @@ def serve(
         )
         gc.collect()
         gc.freeze()  # long-lived objects need no further collection
+        _announce(pairs, _root(listener))  # after the collection, in which a Ctrl-C would be lost
         uvicorn.Server(served).run(sockets=[listener])
 
 

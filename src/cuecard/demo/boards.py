@@ -17,6 +17,8 @@ from random import Random
 import numpy as np
 from PIL import Image as PilImage
 
+from cuecard.demo import EXTRA
+from cuecard.domain.errors import required
 from cuecard.domain.question import AnswerKind, Image, Question, letter
 
 COLOURS = ("red", "green", "blue")
@@ -49,9 +51,7 @@ WANTED = (
 @cache
 def scans() -> tuple[np.ndarray, np.ndarray]:
     """(1797, 8, 8) scans with values in [0, 1], and their (1797,) digits: scikit-learn's copy of the UCI set."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
+    digits = required("sklearn.datasets", "a board", EXTRA).load_digits()
     return digits.images.astype(np.float32) / 16, digits.target
 
 

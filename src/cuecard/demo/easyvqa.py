@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from cuecard.demo import EXTRA
+from cuecard.domain.errors import required
 from cuecard.domain.question import AnswerKind, Image, Question
 
 SHAPES = ("circle", "rectangle", "triangle")
@@ -33,8 +35,7 @@ class PhotoQuestion:
 @cache
 def items(split: str) -> tuple[PhotoQuestion, ...]:
     """All questions of `train` (38,575) or `test` (9,673)."""
-    import easy_vqa
-
+    easy_vqa = required("easy_vqa", "easy-VQA", EXTRA)
     folder = Path(easy_vqa.__file__).parent / "data" / split
     rows = json.loads((folder / "questions.json").read_text())
     return tuple(PhotoQuestion(text, answer, folder / "images" / f"{image}.png") for text, answer, image in rows)

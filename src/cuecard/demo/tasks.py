@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from random import Random
 
-from cuecard.domain.errors import MissingExtra
+from cuecard.demo import EXTRA, easyvqa
+from cuecard.domain.errors import required
 from cuecard.evals.item import Aggregate, Item, Task
 from cuecard.evals.tasks.registry import Opener, Options, one_of, register, whole_number
 
@@ -53,12 +54,8 @@ class BoardsTask:
         return self._made(self._count)
 
     def _made(self, count: int) -> Iterator[Item]:
-        try:
-            from cuecard.demo import boards
-
-            exercises = boards.exercises(count, self.seed, self.split, MIXES[self.mix], look=self.look)
-        except ImportError as error:
-            raise MissingExtra(f"boards need {error.name}", "pip install '.[demo]' in a checkout") from error
+        boards = required("cuecard.demo.boards", "a board", EXTRA)
+        exercises = boards.exercises(count, self.seed, self.split, MIXES[self.mix], look=self.look)
         for index, exercise in enumerate(exercises):
             yield Item(
                 id=str(index),
@@ -93,8 +90,6 @@ class EasyVqaTask:
 
     def items(self) -> Iterator[Item]:
         """The questions. Raises MissingExtra."""
-        from cuecard.demo import easyvqa
-
         places = self._chosen()
         every = easyvqa.items(self._source) if places else ()
         for place in places:
@@ -117,14 +112,9 @@ class EasyVqaTask:
 
     def _chosen(self) -> list[int]:
         """Indices of the questions in the data set."""
-        try:
-            from cuecard.demo import easyvqa
-
-            learned = easyvqa.scenes("train") if self.split == "validation" else {}
-            asked = enumerate(easyvqa.items(self._source))
-            places = [place for place, item in asked if item.image_path not in learned]
-        except ImportError as error:
-            raise MissingExtra(f"easy-vqa needs {error.name}", "pip install '.[demo]' in a checkout") from error
+        learned = easyvqa.scenes("train") if self.split == "validation" else {}
+        asked = enumerate(easyvqa.items(self._source))
+        places = [place for place, item in asked if item.image_path not in learned]
         if not self._wanted or self._wanted >= len(places):
             return places
         return sorted(Random(self.seed).sample(places, self._wanted))

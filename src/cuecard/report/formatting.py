@@ -14,7 +14,8 @@ from typing import Any
 import cuecard
 from cuecard.domain.call import Mode
 from cuecard.domain.outcome import LatencyKind
-from cuecard.latency.breakeven import Crossing
+from cuecard.latency.breakeven import TRANSFER, Crossing, PairBreakEven
+from cuecard.strategies.policy import Schedule
 
 # After Okabe and Ito: distinct with any colour vision, and 3:1 or better against white and near-black pages.
 MODES = {
@@ -55,6 +56,26 @@ def amount(tokens: float) -> str:
     if math.isinf(tokens):
         return "any"
     return f"{tokens:.1f}" if 0 < tokens < 20 else f"{tokens:,.0f}"
+
+
+def break_even(pair: PairBreakEven) -> list[dict[str, str]]:
+    """A row per number of tokens that the large model writes by itself, a column per strategy."""
+    kinds: dict[str, tuple[str, Schedule, float | None]] = {
+        f"transfer, {each}": ("transfer", each, None) for each in TRANSFER
+    }
+    if pair.agree is not None:
+        rate = percent(pair.agree)
+        kinds |= {f"mutual at {rate}, {each}": ("mutual", each, pair.agree) for each in Schedule}
+    alone = {each.output: each.crossing for each in pair.alone if each.visual == pair.workload.visual}
+    by = {(each.strategy, each.schedule, each.agree, each.output): each.crossing for each in pair.together}
+    return [
+        {
+            f"{pair.large} writes": f"{output:,}",
+            f"{pair.small} alone": crossing(alone[output]),
+            **{head: crossing(by[(*kind, output)]) for head, kind in kinds.items()},
+        }
+        for output in dict.fromkeys(each.output for each in pair.together)
+    ]
 
 
 def percent(share: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cuecard.latency.breakeven import TRANSFER, PairBreakEven
+from cuecard.latency.breakeven import PairBreakEven
 from cuecard.latency.latency_model import COEFFICIENTS, Fit
 from cuecard.latency.readings import Found, setting_of
 from cuecard.latency.roofline import Device, Roof
@@ -192,26 +192,6 @@ def coefficients(fits: Sequence[Fit]) -> Rows:
     ]
 
 
-def break_even(pair: PairBreakEven) -> Rows:
-    """A row per number of tokens that the large model writes by itself, a column per strategy."""
-    kinds: dict[str, tuple[str, Schedule, float | None]] = {
-        f"transfer, {each}": ("transfer", each, None) for each in TRANSFER
-    }
-    if pair.agree is not None:
-        rate = formatting.percent(pair.agree)
-        kinds |= {f"mutual at {rate}, {each}": ("mutual", each, pair.agree) for each in Schedule}
-    alone = {each.output: each.crossing for each in pair.alone if each.visual == pair.workload.visual}
-    by = {(each.strategy, each.schedule, each.agree, each.output): each.crossing for each in pair.together}
-    return [
-        {
-            f"{pair.large} writes": f"{output:,}",
-            f"{pair.small} alone": formatting.crossing(alone[output]),
-            **{head: formatting.crossing(by[(*kind, output)]) for head, kind in kinds.items()},
-        }
-        for output in dict.fromkeys(each.output for each in pair.together)
-    ]
-
-
 def by_image(pair: PairBreakEven) -> Rows:
     """The small model alone against a short answer, by image size; empty with only one size."""
     sizes = [each for each in pair.alone if each.output == pair.workload.answer]
@@ -287,7 +267,8 @@ def _size(roof: Roof) -> tuple[int, ...]:
 
 
 PAGE_TABLES = {
-    each.__name__: each for each in (percentiles, definitions, held_out, coefficients, break_even, by_image, roofline)
+    each.__name__: each
+    for each in (percentiles, definitions, held_out, coefficients, formatting.break_even, by_image, roofline)
 }
 
 
