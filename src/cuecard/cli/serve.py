@@ -82,7 +82,10 @@ def serve(
         gc.collect()
         gc.freeze()  # long-lived objects need no further collection
         _announce(pairs, _root(listener))  # after the collection, in which a Ctrl-C would be lost
-        uvicorn.Server(served).run(sockets=[listener])
+        try:
+            uvicorn.Server(served).run(sockets=[listener])
+        finally:
+            gc.unfreeze()  # libraries that look for leaks at exit (nanobind) would report frozen objects
 
 
 def _kept(chosen: Config) -> str:
