@@ -141,6 +141,12 @@ async def test_without_streamed_prompts_cards_are_warmed_and_the_notes_say_so(mo
     assert model.abilities.notes == ("cards are warmed, not streamed: the engine cannot",)
 
 
+async def test_an_engine_for_one_call_at_a_time_streams_no_cards(host, question):
+    host.engine.vllm_config.scheduler_config.max_num_seqs = 1
+    await warmed(VllmModel("double", host), question, CardFormat.NOTES)
+    assert host.engine.running == set()
+
+
 async def test_tokens_of_an_answer_are_given_if_they_are_requested(model, question):
     limits = replace(LIMITS, extras=Extras(top_logprobs=1))
     heard = await hear(model, short(question, model.abilities.style), limits)

@@ -44,6 +44,8 @@ class VllmModel:
         self._sessions = CardSessions(max(1, min(8, slots)), None if not blocks else blocks * cache.block_size // 2)
         self._no_sessions: str | None = None
         """Why cards are not streamed; None if they are."""
+        if not slots:
+            self.stop_streaming("max_num_seqs is 1, and a prompt that grows would keep other calls waiting")
         if engine.vllm_config.speculative_config is not None:
             self.stop_streaming("vLLM streams no prompts with speculative decoding")
         trained = getattr(config.hf_config, "cuecard_wording", None) == "trained"
