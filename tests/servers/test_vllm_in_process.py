@@ -251,6 +251,46 @@ def test_a_killed_command_leaves_no_engine(tmp_path):
         assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
 
 
+def script(folder: Path, *lines: str) -> subprocess.CompletedProcess[str]:
+    """Run a script that loads SmolLM2."""
+    file = folder / "script.py"
+    file.write_text("\n".join(["from cuecard.models import spec", *lines]))
+    return subprocess.run([sys.executable, file], capture_output=True, text=True, timeout=300)
+
+
+def test_a_script_need_not_close_its_model(tmp_path):
+    done = script(tmp_path, "if __name__ == '__main__':", f"    print(spec.load({table(SMOLLM)!r}).name)")
+    assert (done.returncode, done.stdout) == (0, "smollm2\n")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_script_without_a_guard_learns_what_it_lacks(tmp_path):
+    done = script(tmp_path, f"print(spec.load({table(SMOLLM)!r}).name)")
+    assert done.returncode != 0
+    assert "__main__" in done.stderr.splitlines()[-1]
+
+
+def test_ctrl_c_while_a_model_loads_ends_its_processes(tmp_path):
+    command = [Path(sys.executable).parent / "cuecard", "models", f"vllm:{SMOLLM}?dtype=float32&gpu_memory=0.1"]
+    with (tmp_path / "log").open("w") as log:
+        loading = subprocess.Popen(
+            command,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        while len(started := psutil.Process(loading.pid).children(recursive=True)) < 2:
+            assert loading.poll() is None
+            time.sleep(0.05)
+        os.killpg(loading.pid, signal.SIGINT)
+        assert loading.wait(30) == 130
+    _, alive = psutil.wait_procs(started, timeout=10)
+    assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
+    log = (tmp_path / "log").read_text()
+    assert log.splitlines()[-1] == "stopped"
+    assert "Traceback" not in log
+
+
 def test_the_command_asks_a_pair_in_vllm(tmp_path):
     file = tmp_path / "pair.toml"
     engine = f'model = "vllm:{SMOLLM}"\ndtype = "float32"\neager = true\nmax_len = 1024\ngpu_memory = 0.2\n'
