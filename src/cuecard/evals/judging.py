@@ -22,7 +22,7 @@ from cuecard.answers.kinds import KINDS
 from cuecard.domain.errors import BadInput, InvalidAnswer, ModelError
 from cuecard.domain.question import AnswerKind, Question, letter
 from cuecard.evals import scorers
-from cuecard.evals.analysis.scores import succeeded
+from cuecard.evals.analysis.scores import by_arm, succeeded
 from cuecard.evals.arm import LIVE
 from cuecard.evals.database import Record, Store
 from cuecard.evals.item import Item
@@ -242,11 +242,7 @@ def judged_run(store: Store, tasks: Sequence[str], found: Judgements) -> JudgedR
 
 
 def _by_arm(answers: Iterable[Record], task: str) -> dict[str, list[Record]]:
-    own: dict[str, list[Record]] = {}
-    for answer in answers:
-        if answer["task"] == task and not answer["arm"].endswith(LIVE):
-            own.setdefault(answer["arm"], []).append(answer)
-    return own
+    return {arm: own for arm, own in by_arm(answers, task).items() if not arm.endswith(LIVE)}
 
 
 # --- the judge model --------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -15,8 +15,10 @@ import typer
 from rich.console import Console
 
 from cuecard import disk
+from cuecard.cli.evals.runs import opened_run
 from cuecard.cli.evals.study import beta_text, interval_text
 from cuecard.cli.evals.tasks import open_named
+from cuecard.cli.options import takes_options
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.evals import run_folder
@@ -56,73 +58,68 @@ exports_ = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Write a run's answers as files that other tools read."
 )
 Option = typer.Option
-Task = Annotated[str, Option(help="The questions that the files answer: tsv:FILE, mmstar:path=FILE.tsv, mmstar, …")]
-Out = Annotated[Path, Option(help="The run's directory.")]
-SmallShort = Annotated[list[Path] | None, Option(help="The small model's short answers; can be repeated.")]
-LargeShort = Annotated[list[Path] | None, Option(help="The large model's short answers.")]
-SmallReason = Annotated[
-    list[Path] | None, Option(help="The small model's answers after reasoning, with the reasoning.")
-]
-LargeReason = Annotated[list[Path] | None, Option(help="The large model's answers after reasoning.")]
-SmallName = Annotated[str | None, Option(help="The small model's name. Default: from the files' names.")]
-LargeName = Annotated[str | None, Option(help="The large model's name. Default: from the files' names.")]
-Large = Annotated[str | None, Option(help="The large model, which reads the reasoning where no file has its answer.")]
-AtOnce = Annotated[int | None, Option(min=1, help="Most of its calls at once. Default: 1 in this process, else 8.")]
-AsJson = Annotated[bool, Option("--json", help="Print one JSON object.")]
 Files = Mapping[tuple[str, Mode], Sequence[Path]]
 """By role and mode."""
-Names = Mapping[str, str | None]
-"""By role; None: named by its files."""
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What is imported; all formats take the same options."""
+
+    task: Annotated[str, Option(help="The questions that the files answer: tsv:FILE, mmstar:path=FILE.tsv, mmstar, …")]
+    out: Annotated[Path, Option(help="The run's directory.")]
+    small_short: Annotated[list[Path] | None, Option(help="The small model's short answers; can be repeated.")] = None
+    large_short: Annotated[list[Path] | None, Option(help="The large model's short answers.")] = None
+    small_reason: Annotated[
+        list[Path] | None, Option(help="The small model's answers after reasoning, with the reasoning.")
+    ] = None
+    large_reason: Annotated[list[Path] | None, Option(help="The large model's answers after reasoning.")] = None
+    small_name: Annotated[str | None, Option(help="The small model's name. Default: from the files' names.")] = None
+    large_name: Annotated[str | None, Option(help="The large model's name. Default: from the files' names.")] = None
+    large: Annotated[
+        str | None, Option(help="The large model, which reads the reasoning where no file has its answer.")
+    ] = None
+    at_once: Annotated[
+        int | None, Option(min=1, help="Most of its calls at once. Default: 1 in this process, else 8.")
+    ] = None
+    as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False
+
+    @property
+    def files(self) -> Files:
+        modes = (Mode.SHORT, Mode.REASON)
+        return {(role, mode): getattr(self, f"{role}_{mode}") or [] for mode in modes for role in ("small", "large")}
+
+    def reader(self) -> CardReader | None:
+        """The large model, loaded. Raises BadInput, MissingExtra, ModelError."""
+        if self.large is None:
+            return None
+        at_once = self.at_once or (1 if is_local(self.large) else AT_ONCE_SERVED)
+        return CardReader(spec.load(self.large, "large"), self.large, at_once)
 
 
 def _register(form: str) -> None:
-    """Register the import command for one tool's files; all of them take the same options."""
+    """Register the import command for one tool's files."""
 
     @imports.command(form, help=FORMATS[form].about)
-    def command(
-        task: Task,
-        out: Out,
-        small_short: SmallShort = None,
-        large_short: LargeShort = None,
-        small_reason: SmallReason = None,
-        large_reason: LargeReason = None,
-        small_name: SmallName = None,
-        large_name: LargeName = None,
-        large: Large = None,
-        at_once: AtOnce = None,
-        as_json: AsJson = False,
-    ) -> None:
-        files = {
-            ("small", Mode.SHORT): small_short or [],
-            ("large", Mode.SHORT): large_short or [],
-            ("small", Mode.REASON): small_reason or [],
-            ("large", Mode.REASON): large_reason or [],
-        }
-        names = {"small": small_name, "large": large_name}
-        _import(form, task, out, files, names, (large, at_once), as_json)
+    @takes_options
+    def command(*, given: ImportOptions) -> None:
+        _import(form, given)
 
 
 for _form in FORMATS:
     _register(_form)
 
 
-def _import(
-    form: str,
-    task: str,
-    out: Path,
-    files: Files,
-    names: Names,
-    given: tuple[str | None, int | None],
-    as_json: bool,
-) -> None:
+def _import(form: str, given: ImportOptions) -> None:
+    files, out = given.files, given.out
     if not any(files.values()):
         raise BadInput("no file of predictions is given", "give --small-short, --large-short, --small-reason, …")
     disk.check_folder(out, run_folder.ABOUT)
-    opened, read = open_named(task), FORMATS[form].read
+    opened, read = open_named(given.task), FORMATS[form].read
     known = places(opened)
     sources = [source(*kind, path, read, known) for kind, paths in files.items() for path in paths]
-    reader = _reader(*given)
-    called = _called(form, task, files, names, reader)
+    reader = given.reader()
+    called = _called(form, given, reader)
     made = Import(form, opened, known, sources, called, reader)
     facts = {
         "models": {**called, **({"read_by": reader.spec} if reader else {})},
@@ -134,19 +131,19 @@ def _import(
         filled = asyncio.run(_filled(made, held))
         summary = summary_of(json.loads(json.dumps(made.config)), held.store)
         disk.save(out / "summary.json", summary)
-    if as_json:
+    if given.as_json:
         typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
     else:
         _show(summary["tasks"][opened.name], sources, filled, out)
 
 
-def _called(form: str, task: str, files: Files, names: Names, reader: CardReader | None) -> dict[str, str]:
+def _called(form: str, given: ImportOptions, reader: CardReader | None) -> dict[str, str]:
     """The names of the models by role: as given, else from the names of their files."""
     called = {}
-    for role, name in names.items():
+    for role, name in {"small": given.small_name, "large": given.large_name}.items():
         there = [
-            list(dict.fromkeys(FORMATS[form].model(path, task) for path in paths))
-            for (of, _), paths in files.items()
+            list(dict.fromkeys(FORMATS[form].model(path, given.task) for path in paths))
+            for (of, _), paths in given.files.items()
             if of == role and paths
         ]
         if name is None and (several := next((each for each in there if len(each) > 1), None)):
@@ -167,13 +164,6 @@ async def _filled(made: Import, held: run_folder.RunFolder) -> ImportResult:
     finally:
         if made.reader is not None:
             await made.reader.model.aclose()
-
-
-def _reader(given: str | None, at_once: int | None) -> CardReader | None:
-    if given is None:
-        return None
-    local = is_local(given)
-    return CardReader(spec.load(given, "large"), given, at_once or (1 if local else AT_ONCE_SERVED))
 
 
 def _show(task: Record, sources: list[Source], filled: ImportResult, out: Path) -> None:
@@ -217,57 +207,64 @@ def _cells(about: Record) -> list[str]:
 
 # --- export -----------------------------------------------------------------------------------------------------------
 
-Run = Annotated[Path, typer.Argument(help="The directory of a run.")]
-ArmName = Annotated[str, Option(help="The arm whose answers are written.")]
-Into = Annotated[Path, Option(help="Where to write.")]
-OneTask = Annotated[str | None, Option(help="Only this task of the run.")]
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What is exported, and where to."""
+
+    run: Annotated[Path, typer.Argument(help="The directory of a run.")]
+    arm: Annotated[str, Option(help="The arm whose answers are written.")]
+    out: Annotated[Path, Option(help="Where to write.")]
+    task: Annotated[str | None, Option(help="Only this task of the run.")] = None
+
+    def answers(self) -> list[ArmExport]:
+        """The arm's answers by task. Raises BadInput."""
+        return of_run(self.run, self.arm, self.task)
 
 
 @exports_.command("vlmevalkit")
+@takes_options
 def export_vlmevalkit(
-    run: Run,
-    arm: ArmName,
-    out: Into,
-    task: OneTask = None,
+    *,
+    given: ExportOptions,
     form: Annotated[vlmevalkit.Form, Option("--format", help="Of the file.")] = "xlsx",
     data: Annotated[Path | None, Option(help="The data set's TSV file, whose columns are kept.")] = None,
     dataset: Annotated[str | None, Option(help="What VLMEvalKit calls the set (MMBench_DEV_EN).")] = None,
 ) -> None:
     """MODEL_DATASET.xlsx with `prediction` and `thinking`, which its `dataset.evaluate` takes."""
-    for answers in of_run(run, arm, task):
-        _tell(answers, vlmevalkit.write(answers, out, form, data, dataset))
+    for answers in given.answers():
+        _tell(answers, vlmevalkit.write(answers, given.out, form, data, dataset))
 
 
 @exports_.command("lmms-eval")
+@takes_options
 def export_lmms(
-    run: Run,
-    arm: ArmName,
-    out: Into,
-    task: OneTask = None,
+    *,
+    given: ExportOptions,
     name: Annotated[str | None, Option(help="What lmms-eval calls the task (mmstar).")] = None,
 ) -> None:
     """DATETIME_samples_TASK.jsonl and DATETIME_results.json, as --log_samples writes them."""
     now = datetime.now(UTC)
-    for answers in of_run(run, arm, task):
-        _tell(answers, *lmms.write(answers, out, now, name))
+    for answers in given.answers():
+        _tell(answers, *lmms.write(answers, given.out, now, name))
         if answers.drawn:
             _warn("the questions were drawn by chance: `doc_id` counts them, and not the data set's rows")
 
 
 @exports_.command("inspect")
+@takes_options
 def export_inspect(
-    run: Run,
-    arm: ArmName,
-    out: Into,
-    task: OneTask = None,
+    *,
+    given: ExportOptions,
     form: Annotated[inspect.Form, Option("--format", help="Of the log; eval needs inspect_ai.")] = "json",
     images: Annotated[bool, Option("--images", help="Write the images too.")] = False,
 ) -> None:
     """A log that `inspect view` shows."""
-    now, (_, store) = datetime.now(UTC), run_folder.opened(run)
-    with closing(store):
-        for answers in of_run(run, arm, task):
-            _tell(answers, inspect.write(answers, out, now, form, store.image if images else lambda digest: None))
+    now = datetime.now(UTC)
+    with opened_run(given.run) as (_, store):
+        for answers in given.answers():
+            picture = store.image if images else lambda digest: None
+            _tell(answers, inspect.write(answers, given.out, now, form, picture))
 
 
 def _tell(answers: ArmExport, *paths: Path) -> None:

@@ -172,12 +172,10 @@ def _difference(
     task: ScoredTask, which: str, names: tuple[str, str], answers: Mapping[str, Sequence[Record]], margin: float
 ) -> Difference | None:
     arm, against = names
-    scores = [task.graded(answers[name]) for name in names]
-    units = [unit for unit in scores[0] if unit in scores[1]]
+    units, ones, others = task.graded_both(answers[arm], answers[against])
     both = paired(answers[arm], answers[against])
     if not units or not both:
         return None
-    ones, others = ([side[unit] for unit in units] for side in scores)
     clusters = task.clusters(units)
     accuracy = compare(ones, others, clusters)
     extractors = by_extractor(task, answers[arm], answers[against])
@@ -229,12 +227,11 @@ def by_extractor(task: ScoredTask, ones: Sequence[Record], others: Sequence[Reco
     """The comparison of accuracies by each extractor that scored both arms."""
     result, known = {}, dict[tuple[tuple[float, float], ...], PairedComparison]()
     for name in EXTRACTORS:
-        one, other = task.graded(ones, name), task.graded(others, name)
-        units = [unit for unit in one if unit in other]
+        units, one, other = task.graded_both(ones, others, name)
         if units:
-            pairs = tuple((one[unit], other[unit]) for unit in units)
+            pairs = tuple(zip(one, other, strict=True))
             if pairs not in known:  # the scores of most extractors are the same
-                known[pairs] = compare([a for a, _ in pairs], [b for _, b in pairs], task.clusters(units))
+                known[pairs] = compare(one, other, task.clusters(units))
             result[name] = ByExtractor(known[pairs].difference.estimate, known[pairs].p)
     return result
 
@@ -338,16 +335,14 @@ def _compared(
     task: ScoredTask, arm: str, both: Sequence[tuple[Record, Record]], unresolved: tuple[int, int]
 ) -> ArmComparison:
     first, second = [one for one, _ in both], [other for _, other in both]
-    before, after = task.graded(first), task.graded(second)
-    units = [unit for unit in before if unit in after]
-    scores = [after[unit] for unit in units], [before[unit] for unit in units]
+    units, before, after = task.graded_both(first, second)
     return ArmComparison(
         task.name,
         arm,
         len(both),
-        compare(*scores, task.clusters(units)) if units else None,
-        mean(scores[1]),
-        mean(scores[0]),
+        compare(after, before, task.clusters(units)) if units else None,
+        mean(before),
+        mean(after),
         by_extractor(task, second, first),
         _change(task, first, second, lambda each: each["latency"]["total_s"]) if timed([*first, *second]) else None,
         times_faster(task, [(other, one) for one, other in both]),

@@ -154,14 +154,6 @@ class Ledger:
     answers: int
     latency_s: float
 
-    def by(self, what: str) -> dict[str, Spending]:
-        """Spending grouped by `what`: route, model, mode or stage."""
-        sums: dict[str, Spending] = {}
-        for row in self.rows:
-            name = getattr(row, what)
-            sums[name] = sums.get(name, Spending()) + row.spent
-        return sums
-
     def as_object(self) -> dict[str, Any]:
         """Plain data, for a summary."""
         rows = [

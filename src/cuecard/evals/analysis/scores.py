@@ -52,6 +52,14 @@ class ScoredTask:
                 scores[unit] = min(scores.get(unit, 1.0), float(score >= 1))
         return scores
 
+    def graded_both(
+        self, ones: Iterable[Record], others: Iterable[Record], extractor: str | None = None
+    ) -> tuple[list[str], list[float], list[float]]:
+        """The units with a score on both sides, and the scores of each side, as `graded`."""
+        one, other = self.graded(ones, extractor), self.graded(others, extractor)
+        units = [unit for unit in one if unit in other]
+        return units, [one[unit] for unit in units], [other[unit] for unit in units]
+
     @cached_property
     def _clusters(self) -> Mapping[str, str]:
         known: dict[str, str] = {}

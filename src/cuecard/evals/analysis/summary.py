@@ -18,6 +18,7 @@ from cuecard.domain.errors import MissingExtra
 from cuecard.domain.outcome import Route
 from cuecard.evals import scorers
 from cuecard.evals.analysis.acceptance import ShortAnswers, rule_results, shared_error, short_answers
+from cuecard.evals.analysis.comparisons import paired
 from cuecard.evals.analysis.ledger import LedgerError, ledger, wasted
 from cuecard.evals.analysis.scores import (
     AGGREGATES,
@@ -205,9 +206,7 @@ def _against_live(answers: Mapping[str, Sequence[Record]], names: Iterable[str])
     """For arms with both: mean composed and measured seconds on the same questions, and the share of equal answers."""
     result = {}
     for name in names:
-        measured = {answer["id"]: answer for answer in succeeded(answers.get(name + LIVE, ()))}
-        pairs = [(each, measured[each["id"]]) for each in succeeded(answers.get(name, ())) if each["id"] in measured]
-        if pairs:
+        if pairs := paired(answers.get(name, ()), answers.get(name + LIVE, ())):
             one, other = (mean(pair[side]["latency"]["total_s"] for pair in pairs) or 0.0 for side in (0, 1))
             result[name] = {
                 "questions": len(pairs),

@@ -159,10 +159,11 @@ def pair_verdict(
     shown = max(gains or own, key=gain)
     pays = Pays.YES if gains else Pays.NO if all(map(_no_gain, own)) else Pays.OPEN
     arm, against = answers[shown.arm], answers[shown.against]
+    _, ours, theirs = task.graded_both(arm, against)
     return PairVerdict(
         Pays.OPEN if shown.pairs < FEWEST else pays,
         shown,
-        _right(task, arm, against),
+        (statistics.mean(ours), statistics.mean(theirs)),
         len({task.unit(id) for id in task.items}),
         statistics.mean(answer["route"] == Route.AGREED for answer in succeeded(arm)),
         PaysFrom(_seconds_a_right_answer(arm, against, shown), _settled_from(arm, answers.get(BASELINE, ()))),
@@ -194,12 +195,6 @@ def _no_gain(each: Difference) -> bool:
     """Whether the strategy is shown to be worse, or to gain less than `MARGIN`, given that none gains significantly."""
     high = each.interval.high
     return each.significant or (high is not None and high < MARGIN)
-
-
-def _right(task: ScoredTask, ones: Sequence[Record], others: Sequence[Record]) -> tuple[float, float]:
-    own, theirs = task.graded(ones), task.graded(others)
-    units = [unit for unit in own if unit in theirs]
-    return statistics.mean(own[unit] for unit in units), statistics.mean(theirs[unit] for unit in units)
 
 
 def _seconds_a_right_answer(ones: Sequence[Record], others: Sequence[Record], shown: Difference) -> float | None:

@@ -26,7 +26,7 @@ from cuecard.evals.arm import LIVE
 from cuecard.evals.database import Record, Store
 from cuecard.evals.item import Item, Task
 from cuecard.evals.scorers import option_meant
-from cuecard.evals.tasks.rows import RowsTask, json_lines, listed, reading
+from cuecard.evals.tasks.rows import RowsTask, index_of, json_lines, listed, reading
 
 REASONING_ARM = "reason:large"
 _WRAPPED = re.compile(r"\A(?:Hint: (?P<hint>.*?)\n)?Question: (?P<question>.*)\nOptions:\Z", re.DOTALL)
@@ -319,6 +319,15 @@ def one_line(text: str) -> str:
 def kept_prompt(prompt: object) -> str | None:
     """The prompt, if it is a text of at most `MOST_PROMPT_CHARS`; else None."""
     return prompt if isinstance(prompt, str) and 0 < len(prompt) <= MOST_PROMPT_CHARS else None
+
+
+def item_at(place: str, id: str, known: LocatedItems, hint: str) -> Item:
+    """The task's question with this id, given as in the file. `place`: file, row and column. Raises BadInput."""
+    name = index_of(id)
+    if name not in known:
+        first = ", ".join(list(known)[:3])
+        raise BadInput(f"{place}: the task has no question {name[:80]!r} (its first: {first})", hint)
+    return known[name].item
 
 
 def check_question(place: str, text: str, item: Item) -> None:

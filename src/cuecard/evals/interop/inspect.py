@@ -38,13 +38,13 @@ from cuecard.evals.interop.files import (
     RecordedReply,
     check_question,
     counted,
+    item_at,
     kept_prompt,
     one_line,
     parted,
     usage_of,
 )
 from cuecard.evals.item import Item
-from cuecard.evals.tasks.rows import index_of
 from cuecard.stats.inference import mean, standard_error
 
 Form = Literal["json", "eval"]
@@ -261,13 +261,8 @@ def _recorded(path: Path, where: str, sample: Record, known: LocatedItems) -> Re
 def _item(path: Path, where: str, sample: Record, known: LocatedItems) -> Item:
     if not isinstance(sample.get("id"), str | int):
         raise BadInput(f"{path}, {where} has no `id`", _WHICH)
-    name = index_of(str(sample["id"]))
-    place = known.get(name)
-    if place is None:
-        first = ", ".join(list(known)[:3])
-        what = f"{path}, {where}, `id`: the task has no question {name[:80]!r} (its first: {first})"
-        raise BadInput(what, "give inspect_ai's samples the ids of the task's questions")
-    return place.item
+    hint = "give inspect_ai's samples the ids of the task's questions"
+    return item_at(f"{path}, {where}, `id`", str(sample["id"]), known, hint)
 
 
 def _check_options(path: Path, where: str, sample: Record, item: Item) -> None:

@@ -27,6 +27,7 @@ from cuecard.evals.interop.files import (
     LocatedItems,
     RecordedReply,
     check_question,
+    item_at,
     one_line,
     parted,
 )
@@ -52,11 +53,12 @@ def read(path: Path, known: LocatedItems) -> Iterator[RecordedReply]:
             if column not in row:
                 there = ", ".join(map(str, row))[:200]
                 raise BadInput(f"{path}, {where}: there is no column `{column}` (there are: {there})", _WHICH)
-        item = _item(path, where, row, known)
+        place, hint = f"{path}, {where}, column", "give the data that VLMEvalKit ran on: --task tsv:FILE"
+        item = item_at(f"{place} `index`", text_of(row["index"]), known, hint)
         gold = text_of(row.get("answer")).strip() or None
         if letters := gap(row, item):
             gold = next(iter(lettered(gold, letters)), None)
-        check_question(f"{path}, {where}, column `question`", text_of(row.get("question")), item)
+        check_question(f"{place} `question`", text_of(row.get("question")), item)
         is_cut = path.suffix.lower() == ".xlsx" and len(text_of(row["prediction"])) >= CELL_CHARS
         yield replace(_reply(row, item, where), gold=gold, unused=_CUT if is_cut else None)
 
@@ -76,16 +78,6 @@ def _reply(row: Row, item: Item, where: str) -> RecordedReply:
         return RecordedReply(item.id, where, "", error=one_line(prediction))
     answer, reasoning, unclosed = parted(prediction, parted(thinking)[1] or thinking)
     return RecordedReply(item.id, where, _closed_up(answer, row, item), reasoning, unclosed)
-
-
-def _item(path: Path, where: str, row: Row, known: LocatedItems) -> Item:
-    index = index_of(text_of(row["index"]))
-    place = known.get(index)
-    if place is None:
-        first = ", ".join(list(known)[:3])
-        what = f"{path}, {where}, column `index`: the task has no question {index[:80]!r} (its first: {first})"
-        raise BadInput(what, "give the data that VLMEvalKit ran on: --task tsv:FILE")
-    return place.item
 
 
 def gap(row: Mapping[str, Any], item: Item) -> list[str]:
