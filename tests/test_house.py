@@ -82,6 +82,13 @@ def nodes(kind: type[ast.AST] | tuple[type[ast.AST], ...]) -> Iterator[tuple[Pat
         yield from ((path, node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kind))
 
 
+def test_the_package_does_not_import_its_training():
+    package = Path(cuecard.__file__).parent
+    found = [(path, node.module or "") for path, node in nodes(ast.ImportFrom)]
+    found += [(path, each.name) for path, node in nodes(ast.Import) for each in node.names]
+    assert [path for path, name in found if package in path.parents and name.split(".")[0] == "training"] == []
+
+
 def test_a_folder_holds_at_most_a_dozen_files():
     folders = Counter(path.parent for path in SOURCES)
     assert {str(folder): count for folder, count in folders.items() if count > MOST_FILES} == {}
