@@ -23,8 +23,8 @@ from typing import Any
 
 import cuecard
 from common import RESULTS, save
-from cuecard.latency.server_profile import ServerProfile, profile
-from cuecard.latency.server_requests import PERCENTILES, WORDS, Spread, served
+from cuecard.latency.server_profile import WORDS, ServerProfile, profile
+from cuecard.latency.server_requests import PERCENTILES, Spread, served
 from cuecard.models.spec import Served
 from server_truth import paced, reported, truth, undisturbed
 

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import typer.main
@@ -87,6 +89,19 @@ def test_the_package_does_not_import_its_training():
     found = [(path, node.module or "") for path, node in nodes(ast.ImportFrom)]
     found += [(path, each.name) for path, node in nodes(ast.Import) for each in node.names]
     assert [path for path, name in found if package in path.parents and name.split(".")[0] == "training"] == []
+
+
+def test_benchmarks_and_studies_import_names_that_there_are():
+    """They run seldom, so that a name that has moved would show late."""
+    absent = []
+    for path in [*ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("studies/**/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("cuecard", "training"):
+                module = import_module(node.module or "")
+                below = {each.name for each in iter_modules(getattr(module, "__path__", []))}
+                names = {each.name for each in node.names} - below
+                absent += [f"{path.name}: {name}" for name in names if not hasattr(module, name)]
+    assert absent == []
 
 
 def test_a_folder_holds_at_most_a_dozen_files():
