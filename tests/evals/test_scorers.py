@@ -140,12 +140,9 @@ def test_the_same_replies_span_an_interval_over_extractors():
     asked = item("choice", "D", options=("a red apple", "a banana", "clouds", "a dog"))
     replies = ["D", "The answer is clearly D because A, B and C are wrong.", "The final answer is D."]
     result = sensitivity([scores(reply, asked) for reply in replies])
-    assert result is not None
-    assert result.by_extractor["strict"] == pytest.approx(1 / 3)
-    assert result.by_extractor["vlmevalkit"] == pytest.approx(2 / 3)
-    assert result.by_extractor["ours"] == 1.0
-    assert (result.low, result.high) == (result.by_extractor["strict"], 1.0)
+    assert result["by_extractor"] == pytest.approx({"strict": 1 / 3, "vlmevalkit": 2 / 3, "ours": 1.0})
+    assert (result["low"], result["high"]) == (result["by_extractor"]["strict"], 1.0)
 
 
 def test_without_known_answers_there_is_no_interval():
-    assert sensitivity([scores("yes", item("yes_no"))]) is None
+    assert sensitivity([scores("yes", item("yes_no"))]) == {}

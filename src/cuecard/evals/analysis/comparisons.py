@@ -316,10 +316,9 @@ def compare_runs(first: tuple[Mapping[str, Any], Store], second: tuple[Mapping[s
         for arm in (arm for arm in order if arm in sides[0] and arm in sides[1]):
             ones, others = ([each for each in side[arm] if each["id"] not in differing] for side in sides)
             if both := paired(ones, others):
-                unresolved = [len(own.get(f"unresolved {name} {arm}") or ()) for own in notes]
+                unknown = [len(own.get(f"unresolved {name} {arm}") or ()) for own in notes]
                 failed = [len(own) - len(succeeded(own)) for own in (ones, others)]
-                found = _compared(task, arm, both, (unresolved[0], unresolved[1]))
-                compared.append(replace(found, errors=(failed[0], failed[1])))
+                compared.append(_compared(task, arm, both, (unknown[0], unknown[1]), (failed[0], failed[1])))
     if not compared:
         raise BadInput("the runs have no arm on a question in common", "compare runs of the same tasks and strategies")
     only_first, only_second = (tuple(sorted(names[i] - names[1 - i])) for i in (0, 1))
@@ -332,7 +331,11 @@ def _alike(one: Record, other: Record) -> bool:
 
 
 def _compared(
-    task: ScoredTask, arm: str, both: Sequence[tuple[Record, Record]], unresolved: tuple[int, int]
+    task: ScoredTask,
+    arm: str,
+    both: Sequence[tuple[Record, Record]],
+    unresolved: tuple[int, int],
+    errors: tuple[int, int],
 ) -> ArmComparison:
     first, second = [one for one, _ in both], [other for _, other in both]
     units, before, after = task.graded_both(first, second)
@@ -351,7 +354,7 @@ def _compared(
         unresolved,
         sum(one["answer"] == other["answer"] for one, other in both) / len(both),
         sum(one["route"] == other["route"] for one, other in both) / len(both),
-        (0, 0),
+        errors,
         {},
     )
 

@@ -128,16 +128,17 @@ def arm_named(arms: Mapping[str, Arm], wanted: str, base: Policy | None = None) 
 def original_arm(arms: Mapping[str, Arm], placebo: str) -> str | None:
     """The name of the same arm without the placebo; None if the run does not have it."""
     name = "/".join(part for part in placebo.split("/") if not part.startswith("placebo="))
-    own = arms[placebo]
-    there = (each for each, arm in arms.items() if arm.placebo is None and same_arm(arm, own))
-    return name if name in arms else next(there, None)
+    return name if name in arms else _without_placebo(arms, arms[placebo])
 
 
 def uncut_arm(arms: Mapping[str, Arm], cut: str) -> str | None:
     """The name of the same arm with uncut cards; None if the run does not have it."""
-    own = replace(arms[cut], policy=replace(arms[cut].policy, cut=None))
-    there = (name for name, arm in arms.items() if not name.endswith(LIVE))
-    return next((name for name in there if arms[name].placebo is None and same_arm(arms[name], own)), None)
+    return _without_placebo(arms, replace(arms[cut], policy=replace(arms[cut].policy, cut=None)))
+
+
+def _without_placebo(arms: Mapping[str, Arm], own: Arm) -> str | None:
+    composed = {name: arm for name, arm in arms.items() if arm.placebo is None and not name.endswith(LIVE)}
+    return next((name for name, arm in composed.items() if same_arm(arm, own)), None)
 
 
 def same_arm(one: Arm, other: Arm) -> bool:
@@ -218,22 +219,16 @@ def pope(answered: Iterable[tuple[str | None, str]]) -> Pope:
     )
 
 
-@dataclass(frozen=True)
-class Sensitivity:
-    """The mean score of the same replies by each extractor, and the lowest and highest of these means."""
+def sensitivity(scored: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:
+    """How much scores depend on the extractor, over replies that all extractors scored; {} if there are none.
 
-    by_extractor: Mapping[str, float]
-    low: float
-    high: float
-
-
-def sensitivity(scored: Sequence[Mapping[str, float | None]]) -> Sensitivity | None:
-    """How much scores depend on the extractor, over replies that all extractors scored; None if there are none."""
+    The mean score by each extractor, and the lowest and highest of these means.
+    """
     known = [each for each in scored if each and None not in each.values()]
     if not known:
-        return None
+        return {}
     means = {name: sum(each[name] or 0.0 for each in known) / len(known) for name in known[0]}
-    return Sensitivity(means, min(means.values()), max(means.values()))
+    return {"by_extractor": means, "low": min(means.values()), "high": max(means.values())}
 
 
 # --- figures of benchmarks --------------------------------------------------------------------------------------------

@@ -123,7 +123,6 @@ def _of_arm(task: ScoredTask, answers: Sequence[Record], timed: bool) -> Record:
         for answer in answers
     )
     ended = timed or all(call["finish_reason"] is not None for answer in answers for call in answer["calls"])
-    sensitive = sensitivity([answer["scores"] for answer in scored])
     return {
         "n": len(task.items),
         "answered": len(answers),
@@ -141,7 +140,7 @@ def _of_arm(task: ScoredTask, answers: Sequence[Record], timed: bool) -> Record:
         "reasoning_cut": share(cut_off, len(answers)) if ended else None,
         "accepted": len(accepted),
         "accepted_wrong": sum(answer["score"] is not None and answer["score"] < 1 for answer in accepted),
-        "scores": {} if sensitive is None else asdict(sensitive),
+        "scores": sensitivity([answer["scores"] for answer in scored]),
         "attempts": sum(answer["attempts"] for answer in answers),
         **_aggregated(task, scored),
     }
