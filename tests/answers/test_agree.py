@@ -7,9 +7,8 @@ import time
 
 import pytest
 
-from cuecard.answers import Answer, agree, extract
-from cuecard.answers.readers import maths
-from cuecard.answers.readers.maths import Verifier
+from cuecard.answers import Answer, agree, comparison, extract
+from cuecard.answers.comparison import Verifier
 from cuecard.domain.errors import MissingExtra
 from cuecard.domain.question import AnswerKind, Question
 
@@ -190,7 +189,7 @@ def test_after_an_endless_comparison_the_next_one_is_made() -> None:
 
 
 def test_without_math_verify_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maths, "find_spec", lambda name: None)
+    monkeypatch.setattr(comparison, "find_spec", lambda name: None)
     verifier = Verifier()
     with pytest.raises(MissingExtra, match="math-verify") as raised:
         verifier.same("x", "2x")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cuecard.answers.text.marked_answers import conclusion
+from cuecard.answers.text.statements import conclusion
 
 
 @pytest.mark.parametrize(

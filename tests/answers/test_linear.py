@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import cuecard.answers
 from cuecard.answers import Answer, agree, extract, guess_kind, listed_in, normalise
 from cuecard.answers.reasoning_parser import ReasoningParser, Start
-from cuecard.answers.text.marked_answers import conclusion
+from cuecard.answers.text.statements import conclusion
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models import prompt as layouts
 from cuecard.strategies import acceptance, baselines, card_selection

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cuecard.answers import reasoning_tags
 from cuecard.answers.reasoning_parser import Parsed, Piece, ReasoningParser, Start, parse, visible
-from cuecard.answers.reasoning_tags import tag_table
+from cuecard.answers.text import reasoning_tags
+from cuecard.answers.text.reasoning_tags import tag_table
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "outside": {"start": Start.OUTSIDE},

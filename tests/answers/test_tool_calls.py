@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuecard.answers import agree, extract
-from cuecard.answers.readers.json_replies import cut_answer
+from cuecard.answers.json_replies import cut_answer
 from cuecard.domain.question import AnswerKind, Calling, Question
 from cuecard.gateway.wire.tools import Tool, Tools
 

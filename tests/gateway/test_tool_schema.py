@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from cuecard.answers.readers.json_replies import TEXT
+from cuecard.answers.json_replies import TEXT
 from cuecard.domain.errors import BadInput
 from cuecard.gateway.wire.tools import MOST_CHARACTERS, union
 

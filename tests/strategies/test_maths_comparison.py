@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from cuecard import virtual_time
-from cuecard.answers import extract, kinds, same_answer
-from cuecard.answers.readers.maths import Verifier
+from cuecard.answers import comparison, extract, same_answer
+from cuecard.answers.comparison import Verifier
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.replay import Says, ScriptedModel
@@ -34,7 +34,7 @@ async def compared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asyncio.run_coroutine_threadsafe(nothing(), loop).result(5)  # raises TimeoutError if the loop is blocked
         return True
 
-    monkeypatch.setattr(kinds, "same_expression", same_expression)
+    monkeypatch.setattr(comparison, "same_expression", same_expression)
     return threads
 
 
@@ -92,7 +92,7 @@ async def test_an_endless_comparison_is_killed_at_its_limit_without_blocking_the
 ):
     pytest.importorskip("math_verify")
     verifier = Verifier(limit_s=0.2)
-    monkeypatch.setattr(kinds, "same_expression", verifier.same)
+    monkeypatch.setattr(comparison, "same_expression", verifier.same)
     ticks = 0
 
     async def tick() -> None:
@@ -111,6 +111,8 @@ async def test_an_endless_comparison_is_killed_at_its_limit_without_blocking_the
 
 def test_in_virtual_time_expressions_are_compared_in_the_calling_thread(monkeypatch: pytest.MonkeyPatch):
     threads = []
-    monkeypatch.setattr(kinds, "same_expression", lambda *_: bool(threads.append(threading.current_thread())) or True)
+    monkeypatch.setattr(
+        comparison, "same_expression", lambda *_: bool(threads.append(threading.current_thread())) or True
+    )
     assert virtual_time.run(answer(COMPUTE, team())).route is Route.AGREED
     assert set(threads) == {threading.main_thread()}

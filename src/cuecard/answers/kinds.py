@@ -1,200 +1,55 @@
-"""The kinds of answers: instruction, reader, comparison and scoring of each. `register` adds one."""
+"""The kinds of answers: instruction, reader, comparison and scoring of each; extraction and comparison by them.
+
+`register` adds a kind. The answer of a reply is the marked one; without a mark, the whole reply is read.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import date
-from fractions import Fraction
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
-from cuecard.answers.answer import Answer, Reading, Value
-from cuecard.answers.readers import choice, json_replies, maths, number, words
-from cuecard.answers.readers.maths import same_expression
-from cuecard.answers.text.markup import anls, normalise, similarity
-from cuecard.answers.text.units import PERCENT_SIGN, in_base
-from cuecard.domain.question import AnswerKind, Question, letter
-
-# --- two answers ------------------------------------------------------------------------------------------------------
-
-
-def same_value(one: Answer, other: Answer, tolerance: float, similar: float) -> bool:
-    """Whether the values are equal."""
-    return one.value == other.value
-
-
-def same_quantity(one: Answer, other: Answer, tolerance: float, similar: float) -> bool:
-    """Whether two numbers are equal, or within `tolerance` of the larger one.
-
-    If both have units, they are converted: 1 m equals 100 cm, but not 1 kg. A number without a unit equals any unit.
-    """
-    a, b = one.value, other.value
-    if not isinstance(a, Fraction) or not isinstance(b, Fraction):
-        return False
-    together = _in_one_unit((a, number.unit_of(one.text)), (b, number.unit_of(other.text)))
-    return together is not None and _close(*together, tolerance, max(map(abs, together)))
-
-
-def same_words(one: Answer, other: Answer, tolerance: float, similar: float) -> bool:
-    """Whether two texts are the same words, number or day, or reach `similar` (1 - normalised Levenshtein distance)."""
-    a, b = str(one.value), str(other.value)
-    return a == b or same_text(one.text, other.text) or (similar < 1.0 and similarity(a, b) >= similar)
-
-
-def same_maths(one: Answer, other: Answer, tolerance: float, similar: float) -> bool:
-    """Whether two expressions are equal, with either of them as the truth. Raises MissingExtra."""
-    return _true_maths(one, other) or _true_maths(other, one)
-
-
-def needs_maths(one: Answer, other: Answer) -> bool:
-    """Whether only math-verify can decide if two expressions are equal: neither values nor spellings suffice."""
-    return _by_value(one, other) is None
-
-
-def same_text(one: str, other: str) -> bool:
-    """Whether two texts are one quantity or one day, like "2" and "two", "1 m" and "100 cm", "12 May 2021"."""
-    days = date_of(one), date_of(other)
-    if days[0] is not None and days[0] == days[1]:
-        return True
-    (a, unit), (b, other_unit) = number.quantity(one), number.quantity(other)
-    together = None if a is None or b is None else _in_one_unit((a, unit), (b, other_unit))
-    return together is not None and together[0] == together[1]
-
-
-# --- an answer and the truth ------------------------------------------------------------------------------------------
-
-
-def right_value(given: Answer, truth: str, true: Answer, tolerance: float) -> float:
-    """1 for the same value, else 0."""
-    return float(given.value == true.value)
-
-
-def right_number(given: Answer, truth: str, true: Answer, tolerance: float) -> float:
-    """1 within the tolerance of the truth, else 0. If one of the two has a percent sign, both readings of it count.
-
-    If both have other units, they are converted: 100 m is not the truth "100 cm", and 1 m is.
-    ChartQA reads 45% as 0.45; its truths, and those of other benchmarks, also use 45 for a label of 45%.
-    """
-    number_given, number_true = given.value, true.value
-    if not isinstance(number_given, Fraction) or not isinstance(number_true, Fraction):
-        return float(normalise(given.text) == normalise(truth))
-    signs = [PERCENT_SIGN.search(text) is not None for text in (given.text, truth)]
-    if not any(signs):
-        together = _in_one_unit((number_given, number.unit_of(given.text)), (number_true, number.unit_of(truth)))
-        return float(together is not None and _close(*together, tolerance, together[1]))
-    other_reading = number_given / 100 if signs[0] else number_given * 100
-    readings = [number_given, other_reading] if signs[0] != signs[1] else [number_given]
-    return float(any(_close(reading, number_true, tolerance, number_true) for reading in readings))
-
-
-def right_words(given: Answer, truth: str, true: Answer, tolerance: float) -> float:
-    """1 for the same words, number or day; else ANLS with threshold 0.5."""
-    same = given.value == normalise(truth) or same_text(given.text, truth)
-    return 1.0 if same else anls(given.text, [truth])
-
-
-def right_maths(given: Answer, truth: str, true: Answer, tolerance: float) -> float:
-    """1 for the true expression, else 0. Raises MissingExtra."""
-    return float(true.parsed and _true_maths(true, given))
-
-
-# --- numbers, expressions, days ---------------------------------------------------------------------------------------
-
-
-def _in_one_unit(
-    one: tuple[Fraction, str | None], other: tuple[Fraction, str | None]
-) -> tuple[Fraction, Fraction] | None:
-    """Two quantities in one unit if both have one, else their values; None for units that cannot be compared."""
-    (a, unit), (b, other_unit) = one, other
-    if unit is None or other_unit is None:
-        return a, b
-    (base, a), (other_base, b) = in_base(a, unit), in_base(b, other_unit)
-    return (a, b) if base == other_base else None
-
-
-def _close(one: Fraction, other: Fraction, tolerance: float, scale: Fraction) -> bool:
-    """Whether two numbers differ by at most `tolerance` times |scale|."""
-    return one == other or abs(one - other) <= Fraction(str(tolerance)) * abs(scale)
-
-
-def _true_maths(truth: Answer, given: Answer) -> bool:
-    """Whether an expression equals the true one: by value or spelling, else by math-verify. Raises MissingExtra."""
-    known = _by_value(truth, given)
-    return same_expression(_spelled(truth), _spelled(given)) if known is None else known
-
-
-def _by_value(one: Answer, other: Answer) -> bool | None:
-    """Whether two expressions are equal by their values or spellings; None if only math-verify can decide."""
-    a, b = one.value, other.value
-    if len(_variables(a) | _variables(b)) == 1:
-        a, b = _solved(a), _solved(b)
-    if isinstance(a, Fraction) and isinstance(b, Fraction):
-        together = _in_one_unit((a, number.unit_of(one.text)), (b, number.unit_of(other.text)))
-        return together is not None and together[0] == together[1]
-    return True if a == b else None
-
-
-_SOLVED = re.compile(r"(?:^|(?<=,))([a-z])=(?=[^=]+$|[^=,]+,)")
-
-
-def _variables(value: Value | None) -> set[str]:
-    """The variables of a solution: x of x=2,x=3."""
-    return set(_SOLVED.findall(value)) if isinstance(value, str) else set()
-
-
-def _solved(value: Value | None) -> Value | None:
-    """The values of a solution in one variable: 4 of x=4; other values unchanged."""
-    if not isinstance(value, str) or len(_variables(value)) != 1:
-        return value
-    bare = _SOLVED.sub("", value)
-    whole = None if "," in bare else number.whole(bare)
-    return bare if whole is None else whole
-
-
-def _spelled(answer: Answer) -> str:
-    value = answer.value
-    if isinstance(value, Fraction):
-        return str(value.numerator) if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
-    return value or ""
-
-
-_NAMES = """january jan
-february feb
-march mar
-april apr
-may
-june jun
-july jul
-august aug
-september sep sept
-october oct
-november nov
-december dec"""
-_MONTHS = {name: month for month, names in enumerate(_NAMES.split("\n"), start=1) for name in names.split()}
-_MONTH = "|".join(sorted(_MONTHS, key=len, reverse=True))
-_FORMS = (
-    re.compile(r"(?P<year>\d{4})-(?P<month>\d\d?)-(?P<day>\d\d?)"),
-    re.compile(rf"(?:the )?(?P<day>\d\d?)(?:st|nd|rd|th|\.)?(?: of)? (?P<month>{_MONTH})\.?,? (?P<year>\d{{4}})"),
-    re.compile(rf"(?P<month>{_MONTH})\.? (?:the )?(?P<day>\d\d?)(?:st|nd|rd|th)?,? (?P<year>\d{{4}})"),
+from cuecard.answers import choice, json_replies, number, schemas, words
+from cuecard.answers.answer import UNPARSED, Answer, Blank, Reading
+from cuecard.answers.comparison import (
+    needs_maths,
+    right_maths,
+    right_number,
+    right_value,
+    right_words,
+    same_maths,
+    same_quantity,
+    same_value,
+    same_words,
 )
-
-
-def date_of(text: str) -> date | None:
-    """The day of a text that consists of a date only; None for other texts."""
-    compact = " ".join(text.lower().split()).strip(" .")
-    for form in _FORMS:
-        found = form.fullmatch(compact)
-        if found is not None:
-            month = int(found["month"]) if found["month"].isdigit() else _MONTHS[found["month"]]
-            try:
-                return date(int(found["year"]), month, int(found["day"]))
-            except ValueError:
-                return None
-    return None
-
-
-# --- the kinds --------------------------------------------------------------------------------------------------------
-
+from cuecard.answers.reasoning_parser import visible
+from cuecard.answers.text.markup import (
+    after_list,
+    any_of,
+    pattern,
+    plain,
+    sentences,
+    size,
+    spaced,
+    unnumbered,
+    word_count,
+)
+from cuecard.answers.text.statements import (
+    MOST_READ,
+    Statement,
+    Weight,
+    after_taking_back,
+    closing_clause,
+    instead,
+    leaves_open,
+    refuses,
+    settle,
+    stated,
+)
+from cuecard.domain.question import AnswerKind, Question, letter
+from cuecard.worker import off_the_loop
 
 Reader = Callable[[str, Question], Reading]
 
@@ -299,7 +154,7 @@ KINDS: dict[AnswerKind, KindRules] = {
     AnswerKind.MATHS: KindRules(
         "a mathematical expression (needs the extra `maths`)",
         "the final expression only",
-        maths.read,
+        number.read_maths,
         same_maths,
         needs_maths,
         right_maths,
@@ -316,3 +171,208 @@ def register(name: str, rules: KindRules) -> AnswerKind:
     kind = AnswerKind.add(name)
     KINDS[kind] = rules
     return kind
+
+
+# --- extraction -------------------------------------------------------------------------------------------------------
+
+
+_COMPARING = ThreadPoolExecutor(1, "cuecard maths")
+"""Own threads: comparisons that wait for the one worker process occupy none of the event loop's executor."""
+MOST_CHARS = 20_000
+"""Characters at the end of a reply in which a brief answer is searched; in a longer reply only after a final mark."""
+_OPENING_CHARS = 2_000
+_ASKED_CHARS = (2_000, 6_000)  # of a question: at its beginning and at its end
+MOST_BARE_WORDS, MOST_BARE_CHARS = 3, 40
+"""Maximum length of an unmarked answer that replaces a withdrawn one."""
+_ANSWER_KEY = re.compile(r"(?:final[ _]?)?(?:answer|result|choice|option)", re.IGNORECASE)
+_BOLD = re.compile(r"\*\*(?!\s)([^*\n]{1,60}?)(?<!\s)\*\*")
+# Words before a bold answer, and the wording of a number in a conclusion.
+_BEFORE_BOLD = any_of("is are was were be says reads pick choose say so thus therefore with")
+_ANSWERED = pattern(rf"(?:\b{_BEFORE_BOLD}|[:,\n])\W{{0,40}}$|^\W{{0,40}}$")
+_RESULT = any_of(
+    """there_(?:are|is|were) (?:it|that)(?:'s|_is) we_(?:have|get|count|find) (?:that|this)_(?:makes|gives)
+    the_\\w+(?:_\\w+){0,12}_(?:is|are|equals|=) [-$€£]?\\d"""
+)
+_PUT_AS_RESULT = pattern(rf"{_RESULT}\b")
+
+
+def extract(text: str, question: Question) -> Answer:
+    """The answer that a careful reader would find in a reply; unparseable if there is none, or more than one.
+
+    Unfinished reasoning, refusals, ranges and withdrawn answers are unparseable, never guessed. So is JSON that does
+    not fit the question's schema; that check blocks, so coroutines use `extract_soon`.
+    """
+    shown = visible(text) or ""
+    if not shown:
+        return UNPARSED
+    rules = KINDS[question.kind]
+    brief = spaced(_in_json(shown)) if rules.brief else ""
+    reading = _read(brief, _shortened(question)) if rules.brief else rules.read(shown, question)
+    return reading if isinstance(reading, Answer) else UNPARSED
+
+
+async def extract_soon(text: str, question: Question) -> Answer:
+    """Same as `extract`, without blocking the event loop during the check of JSON against its schema."""
+    found = extract(text, shape_of(question))
+    if question.schema is None or not found.parsed or question.kind is not AnswerKind.JSON:
+        return found
+    return found if await schemas.misfit_soon(question.schema, found.text) is None else UNPARSED
+
+
+async def misfit_of(text: str, question: Question) -> schemas.Misfit | None:
+    """Why the answer to a question in JSON does not fit; None if it fits."""
+    found = extract(text, shape_of(question))
+    if not found.parsed:
+        return schemas.Misfit(json_replies.NO_JSON)
+    return None if question.schema is None else await schemas.misfit_soon(question.schema, found.text)
+
+
+def shape_of(question: Question) -> Question:
+    """The question without its schema: any JSON answers it, and any call of its tools, which are in the schema."""
+    return question if question.schema is None or question.calling else replace(question, schema=None)
+
+
+# --- two answers, and the truth ---------------------------------------------------------------------------------------
+
+
+def agree(one: Answer, other: Answer, question: Question, *, tolerance: float = 0.0, similar: float = 1.0) -> bool:
+    """Whether two answers to a question are equal; symmetric. An unparseable one equals none, not even itself.
+
+    Numbers must be equal (15, 15.0, fifteen), or within `tolerance` of the larger one; 12 cm equals 12, not 12 m. The
+    percent sign is a unit: 45% equals 45, not 0.45. Short texts must be the same words, date or number, or reach
+    `similar` (1 - normalised Levenshtein distance). Expressions with different spellings are compared by math-verify
+    (raises MissingExtra without it). Free texts agree only word for word: paraphrases are for cross-scoring.
+    """
+    if one.value is None or other.value is None:
+        return False
+    return KINDS[question.kind].same(one, other, tolerance, similar)
+
+
+async def same_answer(one: Answer, other: Answer, question: Question) -> bool:
+    """Same as `agree`, without blocking the event loop during comparisons of expressions; it blocks in virtual time."""
+    slow = KINDS[question.kind].compares_slowly
+    if slow is None or not (one.parsed and other.parsed and slow(one, other)):
+        return agree(one, other, question)
+    return await off_the_loop(_COMPARING, agree, one, other, question)
+
+
+def score(answer: Answer, truths: Sequence[str], question: Question, *, tolerance: float = 0.05) -> float:
+    """Score of an answer against the nearest of the truths, in [0, 1]; 0 if it is unparseable.
+
+    Choices, yes and no: equal or not; a truth may be a letter or an option's words. Numbers: relaxed accuracy, within
+    `tolerance` of the truth (5% in Masry et al., "ChartQA", 2022; a truth of 0 requires 0). Short and free text: ANLS
+    with threshold 0.5 (Biten et al., 2019), 1 for the same words, number or date. Maths: math-verify (raises
+    MissingExtra).
+    """
+    if answer.value is None:
+        return 0.0
+    right = KINDS[question.kind].right
+    return max((right(answer, truth, extract(truth, question), tolerance) for truth in truths), default=0.0)
+
+
+# --- brief answers ----------------------------------------------------------------------------------------------------
+
+
+def _shortened(question: Question) -> Question:
+    """The question; a very long text is reduced to its beginning and end."""
+    first, last = _ASKED_CHARS
+    text = question.text
+    return question if len(text) <= first + last else replace(question, text=f"{text[:first]}\n{text[-last:]}")
+
+
+def _in_json(shown: str) -> str:
+    """The value under "answer" of a reply that is a JSON object; else the reply."""
+    body = shown.strip().strip("`").removeprefix("json").strip()
+    if not body.startswith("{") or len(body) > MOST_READ:
+        return shown
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return shown
+    named = [value for key, value in found.items() if _ANSWER_KEY.fullmatch(key)]
+    return str(named[0]) if len(named) == 1 and isinstance(named[0], str | int | float) else shown
+
+
+def _read(shown: str, question: Question) -> Reading:
+    """The answer of a reply, or why it is unclear. Of a very long reply only the end is read."""
+
+    def read(text: str) -> Reading:
+        return Blank.UNCLEAR if leaves_open(text) else KINDS[question.kind].read(text, question)
+
+    def read_statement(text: str) -> Reading:
+        """Read the first sentence; the whole text if that states nothing."""
+        first = (sentences(text) or [""])[0]
+        reading = read(first) if len(first) < len(text) else Blank.NOTHING
+        return read(text) if reading is Blank.NOTHING else reading
+
+    whole = len(shown) <= MOST_CHARS
+    shown = shown[-MOST_CHARS:]
+    behind = after_list(shown) if whole else None
+    shown = unnumbered(shown)
+    statements = stated(shown)
+    if statements is None:
+        return Blank.UNCLEAR
+    if not whole:
+        statements = [one for one in statements if one.weight is Weight.FINAL][-1:]
+    later = after_taking_back(shown)
+    if later is not None:
+        statements = [one for one in statements if one.at >= len(shown) - len(later)]
+        marked = settle(statements, read_statement)
+        if isinstance(marked, Answer) or statements:
+            return marked if isinstance(marked, Answer) else Blank.UNCLEAR
+        said = instead(later)
+        return read(said) if len(said.split()) <= MOST_BARE_WORDS and len(said) <= MOST_BARE_CHARS else Blank.UNCLEAR
+    marked = settle(statements, read_statement)
+    if not whole:
+        return marked
+    if isinstance(marked, Answer) and _opens_otherwise(shown, statements, marked, question):
+        return Blank.UNCLEAR
+    if marked is Blank.NOTHING and behind is not None and isinstance(concluded := read(behind), Answer):
+        return concluded
+    return marked if marked is not Blank.NOTHING else _unmarked(shown, question, read)
+
+
+def _opens_otherwise(shown: str, statements: list[Statement], marked: Answer, question: Question) -> bool:
+    """Whether the reply begins with another answer than the marked one, without marking the latter as final."""
+    if any(one.weight is Weight.FINAL for one in statements):
+        return False
+    first = (sentences(shown) or [""])[0]
+    if (question.kind is not AnswerKind.YES_NO and word_count(first) > 2) or statements[0].at < len(first):
+        return False
+    if question.kind in (AnswerKind.NUMBER, AnswerKind.MATHS) and number.whole(first) is None:
+        return False
+    opening = KINDS[question.kind].read(first[:_OPENING_CHARS], question)
+    return isinstance(opening, Answer) and opening.value != marked.value
+
+
+def _unmarked(shown: str, question: Question, read: Callable[[str], Reading]) -> Reading:
+    """Read the reply as a whole; without an answer, its only bold phrase, or the conclusion of its last line."""
+    direct = read(shown) if size(shown) <= MOST_READ else Blank.UNCLEAR
+    if isinstance(direct, Answer):
+        return direct
+    for candidate in (_bold(shown, question), _concluded(shown, question)):
+        if candidate and not refuses(plain(shown)):
+            reading = read(candidate)
+            if isinstance(reading, Answer):
+                return reading
+    return direct
+
+
+def _bold(shown: str, question: Question) -> str | None:
+    """The only bold phrase, if it is where an answer would be."""
+    found = list(_BOLD.finditer(shown))
+    if len({one[1].strip().lower() for one in found}) != 1:
+        return None
+    phrase, after = found[0][1], shown[found[0].end() :]
+    if phrase.endswith(":") or after.startswith(":"):
+        return None
+    is_letter = question.kind is AnswerKind.CHOICE and len(phrase.strip("(). ")) == 1
+    is_number = question.kind is AnswerKind.NUMBER and number.whole(phrase) is not None
+    return phrase if is_letter or is_number or _ANSWERED.search(shown[: found[0].start()]) else None
+
+
+def _concluded(shown: str, question: Question) -> str | None:
+    """The conclusion of the last line, "so …"; for numbers only if it is worded as a result."""
+    numeric = question.kind in (AnswerKind.NUMBER, AnswerKind.MATHS)
+    last = closing_clause(shown if question.kind is AnswerKind.MATHS else plain(shown))
+    return last if last is not None and (not numeric or _PUT_AS_RESULT.match(last.strip("$ "))) else None

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
-from cuecard.answers.reasoning_tags import AnswerMarker, TagTable, TurnEndFilter, tag_table
-from cuecard.answers.text.marked_answers import conclusion
+from cuecard.answers.text.reasoning_tags import AnswerMarker, TagTable, TurnEndFilter, tag_table
+from cuecard.answers.text.statements import conclusion
 
 _BRIEF = 60
 """Maximum length of a reply that is an answer and nothing else."""

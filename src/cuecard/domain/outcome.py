@@ -218,12 +218,8 @@ def outcome_as_object(outcome: Outcome) -> dict[str, Any]:
 
 def gain_as_object(comparison: LatencyComparison) -> dict[str, Any]:
     """Seconds of the large model alone: its short answer (measured), its reasoning (estimated); None if unknown."""
-    return {
-        "short_s": comparison.short_s,
-        "reasoning_s": comparison.reasoning_s,
-        "faster_than_short": comparison.faster_than_short,
-        "faster_than_reasoning": comparison.faster_than_reasoning,
-    }
+    names = ("short_s", "reasoning_s", "faster_than_short", "faster_than_reasoning")
+    return {name: getattr(comparison, name) for name in names}
 
 
 def usage_as_object(usage: Usage) -> dict[str, int | None]:

@@ -64,7 +64,7 @@ for _name in ("choice", "yes_no", "number", "short_text", "maths", "free_text", 
 
 
 class Calling(StrEnum):
-    """Whether a reply may or must call tools; its JSON then has the form that `answers.readers.json_replies` reads."""
+    """Whether a reply may or must call tools; its JSON then has the form that `answers.json_replies` reads."""
 
     AUTO = "auto"
     """The reply calls tools, or is an answer."""

@@ -21,10 +21,10 @@ from typing import Any
 from cuecard import answers
 from cuecard.answers import Answer, anls, extract, normalise
 from cuecard.answers import score as closeness
-from cuecard.answers.kinds import KINDS, same_text
-from cuecard.answers.readers.choice import wants_several
-from cuecard.answers.readers.maths import tidy
-from cuecard.answers.readers.number import whole
+from cuecard.answers.choice import wants_several
+from cuecard.answers.comparison import same_text
+from cuecard.answers.kinds import KINDS
+from cuecard.answers.number import tidy, whole
 from cuecard.domain.errors import required
 from cuecard.domain.question import AnswerKind, Question, letter
 from cuecard.evals import published

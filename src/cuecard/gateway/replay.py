@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cuecard.answers import agree, extract
-from cuecard.answers.readers.json_replies import union
+from cuecard.answers.json_replies import union
 from cuecard.domain.call import REASONING_CUT, FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, NoAnswer, Unsupported
 from cuecard.domain.outcome import Outcome, Route

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from cuecard.answers import asked_form, extract
-from cuecard.answers.readers.json_replies import ANSWER
+from cuecard.answers.json_replies import ANSWER
 from cuecard.domain.call import Call, Mode, spelling
 from cuecard.domain.errors import BrokenStream, CuecardError, NoAnswer
 from cuecard.domain.outcome import Outcome, Route, call_as_object

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from cuecard.answers.reasoning_parser import Piece, ReasoningParser, Start
-from cuecard.answers.reasoning_tags import TagTable, tag_table
+from cuecard.answers.text.reasoning_tags import TagTable, tag_table
 from cuecard.domain.call import AnswerToken, FinishReason, Mode, Usage
 from cuecard.models.base import (
     AnswerDelta,

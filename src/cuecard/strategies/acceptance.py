@@ -8,8 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cuecard.answers import misfit_of, same_answer
-from cuecard.answers.readers import json_replies
+from cuecard.answers import json_replies, misfit_of, same_answer
 from cuecard.answers.schemas import Misfit
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import InvalidAnswer, ModelError, Unsupported

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 from cuecard.answers import UNPARSED, Answer, extract_soon
-from cuecard.answers.readers.json_replies import is_whole
+from cuecard.answers.json_replies import is_whole
 from cuecard.domain.call import REASONING_CUT, AnswerToken, FinishReason, Mode, Usage
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.base import CallRecorder, Limits

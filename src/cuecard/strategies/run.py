@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from cuecard.answers import extract, schemas
-from cuecard.answers.text.marked_answers import conclusion
+from cuecard.answers.text.statements import conclusion
 from cuecard.domain.call import Call, Mode
 from cuecard.domain.errors import BadInput, ModelError, ModelTimeout, NoAnswer, did_you_mean
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
@@ -16,7 +16,6 @@ from cuecard.domain.question import AnswerKind, Question, labelled
 from cuecard.models.base import Model
 from cuecard.models.scope import outside
 from cuecard.strategies import baselines, paper
-from cuecard.strategies import baselines as by_steps
 from cuecard.strategies.acceptance import Verdict, accepted_short, check_writers, fitting, may_agree
 from cuecard.strategies.policy import Policy
 from cuecard.strategies.reply import Heard, Reply
@@ -40,7 +39,7 @@ STRATEGIES: dict[str, Strategy] = {
     "vote": baselines.vote,
     "verdict": baselines.verdict,
     "panel": baselines.panel,
-    "steps": by_steps.steps,
+    "steps": baselines.steps,
     "force": baselines.force,
     "force:small": partial(baselines.force, role="small"),
     "force:large": partial(baselines.force, role="large"),

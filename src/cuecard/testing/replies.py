@@ -334,7 +334,3 @@ def prompt_tokens(body: Mapping[str, Any], visual_px: int | None) -> list[str]:
 def _squares(url: str, side: int) -> int:
     with PilImage.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as picture:
         return max(1, picture.width // side) * max(1, picture.height // side)
-
-
-def _common(one: Sequence[str], other: Sequence[str]) -> int:
-    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

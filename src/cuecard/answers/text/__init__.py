@@ -1,1 +1,1 @@
-"""Elements of a text that readers look for: markup, numerals, units, refusals, marked answers."""
+"""Elements of a text that readers look for: markup, numerals, units, statements, claims, and tags of reasoning."""

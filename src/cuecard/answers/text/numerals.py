@@ -3,40 +3,304 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import islice
+from typing import NamedTuple
 
-from cuecard.answers.text.language import CJK
-from cuecard.answers.text.markup import any_of, pattern
-from cuecard.answers.text.number_words import BIG, MOST_DIGITS, Numeral, abroad, cjk, english
+from cuecard.answers.text.markup import CJK, any_of, pattern
+
+MOST_DIGITS = 40
+
+
+class Numeral(NamedTuple):
+    """A number in a text, with its position. A value of None: ambiguous digits, like 1,2,3 or 1.2.3."""
+
+    start: int
+    end: int
+    value: Fraction | None
+
+
+# --- English ----------------------------------------------------------------------------------------------------------
+
+_TO_TWENTY = """zero one two three four five six seven eight nine ten
+eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"""
+_BY_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_UNITS = {word: value for value, word in enumerate(_TO_TWENTY.split())}
+_TENS = {word: value for value, word in zip(range(20, 100, 10), _BY_TENS.split(), strict=True)}
+_SMALL = {**_UNITS, **_TENS, "fourty": 40, "a": 1, "an": 1, "nought": 0}
+BIG = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "lakh": 10**5, "crore": 10**7}
+_PARTS = {"half": Fraction(1, 2), "third": Fraction(1, 3), "quarter": Fraction(1, 4)}
+
+_ANY_UNIT, _ANY_TEN = "|".join(reversed(_UNITS)), "|".join([*_TENS, "fourty"])  # seventeen before seven
+_ANY_BIG = "|".join(BIG)
+_TO_99 = rf"(?:(?:{_ANY_TEN})(?:[-\s](?:{'|'.join(list(_UNITS)[:10])})\b)?|{_ANY_UNIT}|nought)"
+_TO_999 = rf"(?:(?:{_TO_99}|an?)\s+hundred(?:\s+(?:and\s+)?{_TO_99})?|{_TO_99})"
+_PART = r"(?:(?:(?:one|a)[\s-])?(?:half|third|quarter)|three[\s-]quarters|two[\s-]thirds)"
+_PART_ALONE = r"(?:(?:one|a)[\s-](?:half|third|quarter)|three[\s-]quarters|two[\s-]thirds)(?=\s+of\b|\W*$)"
+_WORDS = pattern(
+    rf"\b(?P<of>{_PART}\s+(?:of\s+)?(?:an?|one)\s+(?:{_ANY_BIG}))\b",
+    rf"\b(?P<alone>(?:half\s+)?(?:a\s+)?dozen|once|twice|thrice|{_PART_ALONE})\b",
+    rf"\b(?:(?:(?:{_TO_999}|an?)\s+(?:{_ANY_BIG})\b,?\s+(?:and\s+)?){{0,4}}{_TO_999}"
+    rf"(?:\s+(?:{_ANY_BIG})s?){{0,2}}|an?\s+(?:{_ANY_BIG}))\b(?:\s+(?P<dozen>dozen)\b)?"
+    rf"(?P<point>\s+point(?:\s+(?:{_ANY_UNIT})){{1,{MOST_DIGITS}}}\b)?"
+    rf"(?P<plus>\s+and\s+(?:a|one)\s+(?P<part>{'|'.join(_PARTS)})\b(?:\s+(?P<big>{_ANY_BIG})\b)?)?",
+)
+_ALONE: dict[str, int | Fraction] = {
+    "a dozen": 12,
+    "dozen": 12,
+    "half a dozen": 6,
+    "half dozen": 6,
+    "once": 1,
+    "twice": 2,
+    "thrice": 3,
+    "three quarters": Fraction(3, 4),
+    **{f"{one} {name}": part for one in ("a", "one") for name, part in _PARTS.items()},
+    **_PARTS,
+    "two thirds": Fraction(2, 3),
+}
+# "one" that is a pronoun: the one on the left, this one, which one, no one, one can see, one of them
+_PRONOUN = pattern(
+    r"\b(?:the|this|that|which|each|every|any|another|no|other|\w+er|first|last|next|right|left)\s+$",
+)
+_PRONOUN_AFTER = pattern(r"\s+(?:can|could|of|that|which|who|may|might|has to|sees|with|on the)\b|'s\b")
+
+
+def english(text: str) -> Iterator[Numeral]:
+    """Numbers in English words."""
+    for found in _WORDS.finditer(text):
+        words = found.group().lower().replace("-", " ").split()
+        if words != ["one"] or not _is_pronoun(text, found):
+            yield Numeral(found.start(), found.end(), _worth(found))
+
+
+def _is_pronoun(text: str, found: re.Match[str]) -> bool:
+    before = text[max(0, found.start() - 12) : found.start()]
+    if re.search(r"\b(?:only|just|exactly)\s+$", before, re.IGNORECASE):
+        return False
+    return bool(_PRONOUN.search(before) or _PRONOUN_AFTER.match(text, found.end()))
+
+
+def _worth(found: re.Match[str]) -> Fraction:
+    words = found.group().lower().replace("-", " ").split()
+    if found["of"]:
+        parts = " ".join(word for word in words[:-2] if word != "of")
+        return Fraction(_ALONE[parts]) * BIG[words[-1]]
+    if found["alone"]:
+        return Fraction(_ALONE[" ".join(words)])
+    point, part = found["point"] or "", found["part"]
+    end = found.start("point") if point else found.start("plus") if part else found.end()
+    total = group = 0
+    for word in re.findall(r"[a-z]+", found.string[found.start() : end].lower()):
+        word = word if word in BIG else word.removesuffix("s") if word.removesuffix("s") in BIG else word
+        if word in BIG:
+            total, group = (total + group * BIG[word], 0) if group else (total * BIG[word], 0)
+        elif word == "hundred":
+            group *= 100
+        elif word == "dozen":
+            group *= 12
+        elif word != "and":
+            group += _SMALL.get(word, 0)
+    decimals = "".join(str(_UNITS[word]) for word in point.lower().split()[1:])
+    value = Fraction(total + group) + (Fraction(int(decimals), 10 ** len(decimals)) if decimals else 0)
+    return (value + _PARTS[part.lower()]) * BIG.get((found["big"] or "").lower(), 1) if part else value
+
+
+# --- German, French, Spanish ------------------------------------------------------------------------------------------
+
+
+_GERMAN_UNITS = """null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf dreizehn vierzehn fünfzehn
+sechzehn siebzehn achtzehn neunzehn"""
+_GERMAN_TENS = "zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig"
+_FRENCH_UNITS = """zéro un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize dix-
+sept dix-huit dix-neuf"""
+_FRENCH_TENS = "vingt trente quarante cinquante soixante"
+_SPANISH_UNITS = """cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince dieciséis
+diecisiete dieciocho diecinueve veinte veintiuno veintidós veintitrés veinticuatro veinticinco veintiséis veintisiete
+veintiocho veintinueve"""
+_SPANISH_HUNDREDS = "doscient trescient cuatrocient quinient seiscient setecient ochocient novecient"
+_SPANISH_TENS = "treinta cuarenta cincuenta sesenta setenta ochenta noventa"
+
+
+def _german() -> dict[str, int]:
+    units, words = _GERMAN_UNITS.split(), _numbered(_GERMAN_UNITS)
+    for at, ten in enumerate(_GERMAN_TENS.split(), start=2):
+        joined = ["", "ein", *units[2:10]]
+        words |= {ten: 10 * at, **{f"{joined[unit]}und{ten}": 10 * at + unit for unit in range(1, 10)}}
+    return words
+
+
+def _french() -> dict[str, int]:
+    units, words = _FRENCH_UNITS.split(), _numbered(_FRENCH_UNITS)
+    for at, ten in enumerate(_FRENCH_TENS.split(), start=2):
+        words |= {ten: 10 * at, f"{ten} et un": 10 * at + 1, f"{ten} et une": 10 * at + 1}
+        words |= {f"{ten}-{units[unit]}": 10 * at + unit for unit in range(1, 20 if at == 6 else 10)}
+    words |= {"soixante et onze": 71, "quatre-vingts": 80, "quatre-vingt": 80}
+    words |= {f"quatre-vingt-{word}": 80 + value for value, word in enumerate(units) if value}
+    return {word: value for word, value in words.items() if value != 1}
+
+
+def _spanish() -> dict[str, int]:
+    units, words = _SPANISH_UNITS.split(), _numbered(_SPANISH_UNITS)
+    for at, ten in enumerate(_SPANISH_TENS.split(), start=3):
+        words |= {ten: 10 * at, f"{ten} y una": 10 * at + 1, f"{ten} y un": 10 * at + 1}
+        words |= {f"{ten} y {units[unit]}": 10 * at + unit for unit in range(1, 10)}
+    for at, hundred in enumerate(_SPANISH_HUNDREDS.split(), start=2):
+        words |= {f"{hundred}os": 100 * at, f"{hundred}as": 100 * at}
+    return {**words, "veintiuna": 21, "veintiún": 21}
+
+
+def _numbered(words: str) -> dict[str, int]:
+    return {word: value for value, word in enumerate(words.split())}
+
+
+_ABROAD = {"de": _german(), "fr": _french(), "es": _spanish()}
+_STEPS_ABROAD: dict[str, dict[str, int]] = {
+    "de": {"hundert": 100, "tausend": 10**3, "million": 10**6, "millionen": 10**6, "milliarden": 10**9},
+    "fr": {"cent": 100, "cents": 100, "mille": 10**3, "million": 10**6, "millions": 10**6, "milliards": 10**9},
+    "es": {"cien": 100, "ciento": 100, "mil": 10**3, "millón": 10**6, "millones": 10**6},
+}
+_ALONE_ABROAD: dict[str, dict[str, Fraction]] = {
+    "de": {"anderthalb": Fraction(3, 2), "ein dutzend": Fraction(12), "ein halbes dutzend": Fraction(6)},
+    "fr": {"une douzaine": Fraction(12), "une demi-douzaine": Fraction(6)},
+    "es": {"una docena": Fraction(12), "media docena": Fraction(6)},
+}
+_ARTICLES = {"de": "eine?", "fr": "une?", "es": "una?"}
+_BETWEEN = {"de": r"(?:und|\s)?", "fr": r"[\s-]", "es": r"\s"}
+_HALF_MORE = {"de": "(?!)", "fr": r"\set\sdemie?", "es": r"\sy\smedi[oa]"}
+
+
+def _either(words: Iterable[str]) -> str:
+    return "|".join(sorted(words, key=len, reverse=True))
+
+
+def _token_abroad(code: str) -> str:
+    article = rf"{_ARTICLES[code]}(?=\s?(?:{_either(_STEPS_ABROAD[code])})\b)"
+    return rf"(?:{_either([*_ABROAD[code], *_STEPS_ABROAD[code]])}|{article})"
+
+
+_TOKENS_ABROAD = {code: pattern(_token_abroad(code)) for code in _ABROAD}
+_FORMS = {
+    code: pattern(
+        rf"(?<![\w-])(?:(?P<alone>{_either(_ALONE_ABROAD[code])})"
+        rf"|{_token_abroad(code)}(?:{_BETWEEN[code]}{_token_abroad(code)}){{0,12}}(?P<half>{_HALF_MORE[code]})?)(?![\w-])"
+    )
+    for code in _ABROAD
+}
+
+
+def abroad(text: str, language: str) -> Iterator[Numeral]:
+    """Numbers in German, French or Spanish words, without "ein", "un" and "una" alone, which are articles too."""
+    if language not in _FORMS:
+        return
+    for found in _FORMS[language].finditer(text):
+        words = found.group().lower()
+        if found["alone"]:
+            yield Numeral(found.start(), found.end(), _ALONE_ABROAD[language][words])
+            continue
+        end = found.start("half") - found.start() if found["half"] else len(words)
+        yield Numeral(found.start(), found.end(), _composed(words[:end], language, bool(found["half"])))
+
+
+def _composed(words: str, language: str, half: bool) -> Fraction | None:
+    """The value of words like "dos mil quinientos"; None for a sequence that is no number, like "dos tres"."""
+    total = group = 0
+    step, lowest = 1, 10**12
+    for word in _TOKENS_ABROAD[language].findall(words):
+        step = _STEPS_ABROAD[language].get(word, 1)
+        if step == 100:
+            if group > 9:
+                return None
+            group = (group or 1) * 100
+        elif step > 100:
+            if step >= lowest:
+                return None
+            total, group, lowest = total + (group or 1) * step, 0, step
+        else:
+            value = _ABROAD[language].get(word, 1)
+            if group % 100 or (group and value >= 100):
+                return None
+            group += value
+    return Fraction(total + group) + (Fraction(step, 2) if half else 0)
+
+
+# --- Chinese and Japanese ---------------------------------------------------------------------------------------------
+
+_KANJI = {**{char: value for value, char in enumerate("零一二三四五六七八九")}, "〇": 0, "两": 2, "兩": 2}
+_STEPS = {"十": 10, "百": 100, "千": 1000}
+_MYRIADS = {"万": 10**4, "萬": 10**4, "億": 10**8, "亿": 10**8}
+_COUNTED = "个個人名位只隻匹頭头条條本枚台辆輛张張冊杯件块塊元円歳岁年月日点點度回倍种種层階时時分秒米つ字把顆颗棵株朵"
+_ALL = "".join([*_KANJI, *_STEPS, *_MYRIADS])
+_NUMBER_CHARS = rf"(?:\d[\d.,]*(?:\s?[{''.join([*_STEPS, *_MYRIADS])}]\d{{0,4}})+|[{_ALL}]+)"
+_OF_PARTS = re.compile(
+    rf"(?P<below>[{_ALL}]{{1,8}}|\d{{1,4}})分之(?P<above>[{_ALL}点]{{1,12}}|\d{{1,9}}(?:\.\d{{1,9}})?)"
+)
+_CJK_NUMBER = re.compile(
+    rf"(?<!\d[.,])(?<![第統统唯之{_ALL}\d])(?P<body>[-负負]?{_NUMBER_CHARS})"
+    rf"(?=[{_COUNTED}]|分[钟鐘間]|です|でし|だ|で|に|と|的|[或和かま]|[^{CJK}]|$)(?!つ目|个月前)"
+)
+_TOKEN = re.compile(r"\d[\d.,]*|.")
+_TWO_IN_A_ROW = re.compile("[一二三四五六七八两兩][二三四五六七八九](?![零〇一二三四五六七八九])")
+"""两三个 and 七八十: about two or three, about seventy or eighty; 一九四五 is a year."""
+_LONGEST_ESTIMATE = 3
+
+
+def cjk(text: str) -> Iterator[Numeral]:
+    """Numbers with Chinese numerals, alone or before a counter: 二十三, 3万5千, 1.2億; not the 一 of 一共."""
+    for found in _OF_PARTS.finditer(text):
+        yield Numeral(found.start(), found.end(), _ratio(found["below"], found["above"]))
+    for found in _CJK_NUMBER.finditer(text):
+        yield Numeral(found.start(), found.end(), _kanji_value(found["body"]))
+
+
+def _ratio(below: str, above: str) -> Fraction | None:
+    """5 for 百分之五, five per cent, and 1/3 for 三分之一."""
+    value = Fraction(above) if above[0].isdigit() else None if "点" in above else _kanji_value(above)
+    if below == "百" or value is None:
+        return value
+    parts = Fraction(below) if below.isdigit() else _kanji_value(below)
+    return value / parts if parts else None
+
+
+def _kanji_value(body: str) -> Fraction | None:
+    sign, body = (-1, body[1:]) if body[0] in "-负負" else (1, body)
+    if len(body) > MOST_DIGITS:
+        return None
+    if _TWO_IN_A_ROW.search(body) and len(body) <= _LONGEST_ESTIMATE:
+        return None
+    if all(char in _KANJI for char in body):
+        return sign * Fraction(int("".join(str(_KANJI[char]) for char in body)))
+    total, group, digit = Fraction(0), Fraction(0), Fraction(0)
+    for token in _TOKEN.findall(body):
+        if token in _MYRIADS:
+            total, group, digit = total + (group + digit or 1) * _MYRIADS[token], Fraction(0), Fraction(0)
+        elif token in _STEPS:
+            group, digit = group + (digit or 1) * _STEPS[token], Fraction(0)
+        elif token in _KANJI:
+            digit = Fraction(_KANJI[token])
+        else:
+            try:
+                digit = Fraction(token.rstrip(".,").replace(",", ""))
+            except ValueError:
+                return None
+    return sign * (total + group + digit)
+
+
+# --- digits  ----------------------------------------------------------------------------------------------------------
+
 
 MOST_EXPONENT, MOST_POWER = 300, 30
 MOST_NUMERALS = 500
 """Maximum number of numerals that are read from a text."""
-_MAGNITUDES = {
-    **BIG,
-    "hundred": 100,
-    "dozen": 12,
-    "k": 10**3,
-    "K": 10**3,
-    "M": 10**6,
-    "B": 10**9,
-    "bn": 10**9,
-    "mn": 10**6,
-    "cr": 10**7,
-    "mio": 10**6,
-    "millionen": 10**6,
-    "mrd": 10**9,
-    "milliarden": 10**9,
-    "milliarde": 10**9,
-    "tausend": 1000,
-    "milliard": 10**9,
-    "millones": 10**6,
-    "millón": 10**6,
-    "mil": 1000,
-    "mille": 1000,
+_NAMES_OF_POWERS = {
+    2: "hundred",
+    3: "k K tausend mil mille",
+    6: "M mn mio millionen millones millón",
+    7: "cr",
+    9: "B bn mrd milliarden milliarde milliard",
 }
+_MAGNITUDES = {name: 10**power for power, names in _NAMES_OF_POWERS.items() for name in names.split()}
+_MAGNITUDES |= {**BIG, "dozen": 12}
 _LONG = "|".join(sorted((name for name in _MAGNITUDES if len(name) > 2), key=len, reverse=True))
 _BODY = r"(?:\d{1,3}(?:[ \u00a0\u2009\u202f'_]\d{3}(?!\d))+(?:[.,]\d+)?|\d(?:[\d.,]*\d)?|\.\d+)"
 _DIGITS = re.compile(

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cuecard.answers.readers.number import whole
+from cuecard.answers.number import whole
 from cuecard.domain.errors import BadInput, did_you_mean
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.evals.item import Aggregate, Item, Task

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from cuecard.answers import extract
-from cuecard.answers.readers import json_replies as form
+from cuecard.answers import json_replies as form
 from cuecard.domain.call import AnswerToken
 from cuecard.domain.errors import BadInput, BrokenStream, CuecardError
 from cuecard.domain.outcome import Outcome

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-from cuecard.answers.readers import json_replies as form
-from cuecard.answers.readers.json_replies import ARGUMENTS, CALLS, NAME
+from cuecard.answers import json_replies as form
+from cuecard.answers.json_replies import ARGUMENTS, CALLS, NAME
 from cuecard.domain.errors import BadInput, BeyondAPair
 from cuecard.domain.question import AnswerKind, Calling, Message, Question
 from cuecard.gateway.wire.values import Json, reading

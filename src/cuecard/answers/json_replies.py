@@ -109,7 +109,10 @@ def _calls_or_answer(shown: str, question: Question) -> Answer:
         return _answer(found[0][ANSWER])
     if allowed.answer != TEXT:
         return UNPARSED if found is None or len(found) != 1 else _answer(found[0])
-    if _BEGINS.match(shown) and (found is None or _claims_calls(found)):
+    names_a_call = any(
+        isinstance(each, dict) and (CALLS in each or (NAME in each and ARGUMENTS in each)) for each in found or ()
+    )
+    if _BEGINS.match(shown) and (found is None or names_a_call):
         return UNPARSED  # truncated, or a call of an unknown tool
     return _answer(shown)
 
@@ -189,10 +192,6 @@ def _call(value: Any, allowed: Union) -> dict[str, Any] | None:
         loaded = _loaded(arguments or "{}")
         arguments = loaded[0] if loaded else None
     return {NAME: value[NAME], ARGUMENTS: arguments} if isinstance(arguments, dict) else None
-
-
-def _claims_calls(found: Sequence[Any]) -> bool:
-    return any(isinstance(each, dict) and (CALLS in each or (NAME in each and ARGUMENTS in each)) for each in found)
 
 
 def _is_form(value: Any) -> bool:

@@ -1,4 +1,7 @@
-"""Numbers: the value that a reply gives as its answer."""
+"""Numbers and mathematical expressions: the one that a reply gives as its answer.
+
+An expression is a number if possible, else compact LaTeX.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,24 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 
 from cuecard.answers.answer import Answer, Blank, Reading, one_of
 from cuecard.answers.text.claims import is_about
-from cuecard.answers.text.language import CJK, language_of
-from cuecard.answers.text.markup import any_of, asserted, before_reasons, pattern, plain, sentences, unquoted
-from cuecard.answers.text.number_words import Numeral
-from cuecard.answers.text.numerals import MOST_NUMERALS, irrational, numerals
-from cuecard.answers.text.refusals import answerable, not_given
+from cuecard.answers.text.markup import (
+    CJK,
+    any_of,
+    asserted,
+    before_reasons,
+    language_of,
+    pattern,
+    plain,
+    sentences,
+    unboxed,
+    unquoted,
+)
+from cuecard.answers.text.numerals import MOST_NUMERALS, Numeral, irrational, numerals
+from cuecard.answers.text.statements import answerable, not_given, refuses
 from cuecard.answers.text.units import unit
 from cuecard.domain.question import Question
 
@@ -235,3 +248,89 @@ def _none_of(sentence: str, question: Question) -> str | None:
 def _spaced_words(text: str) -> str:
     """A question's words, a space before each."""
     return " " + " ".join(re.findall(r"\w+", text.lower()))
+
+
+# --- mathematical expressions -----------------------------------------------------------------------------------------
+
+
+_FORMULA = re.compile(
+    r"\$\$(.{1,400}?)\$\$|\\\[((?:(?!\\\[).){1,400}?)\\\]|\\\(((?:(?!\\\().){1,400}?)\\\)|\$([^$\n]{1,400})\$",
+    re.DOTALL,
+)
+_MARKUP = re.compile(r"</?(?:p|b|strong|span|div)>|^>\s|^\s*```\w*|```\s*$")
+_FACTORIAL = re.compile(r"\d!")
+_JOINS = re.compile(r"\s*(?:,|;|or|and|,\s?(?:or|and))\s*", re.IGNORECASE)
+_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_MATHS_WORDS = """sin cos tan cot sec csc arcsin arccos arctan log exp sqrt lim max min mod gcd lcm deg pi and infinity
+infinite infty inf undefined nan none solution solutions true false all real numbers empty set does not exist dne"""
+_KNOWN_WORDS = set(_MATHS_WORDS.split())
+_TIDY = (
+    (re.compile(r"\s(?:or|and)\s|\\text\{\s?(?:or|and)\s?\}"), ","),
+    (re.compile(r"\\(?:left|right|displaystyle|big|Big|,|;|!|:|quad|qquad)(?![A-Za-z])|\\ |[$\s]"), ""),
+    (re.compile(r"\\[dt]frac"), r"\\frac"),
+    (re.compile(r"\\(?:text|mathrm|mathbf|textbf)\{([^{}]*)\}"), r"\1"),
+    (re.compile(r"\\cdot|\\times|×|·"), "*"),
+    (re.compile(r"\*\*"), "^"),
+    (re.compile(r"(?<=\d)\{?,\}?(?=\d{3}(?!\d))"), ""),
+    (re.compile(r"−|–"), "-"),
+    (re.compile(r"√\(([^()]*)\)|√(\w)"), r"\\sqrt{\1\2}"),
+    (re.compile(r"(?<![\\A-Za-z])sqrt\(([^()]*)\)"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<![\\A-Za-z])(pi|infty)(?![A-Za-z])"), r"\\\1"),
+    (re.compile("π"), r"\\pi"),
+    (re.compile("∞|(?i:infinity)"), r"\\infty"),
+    (re.compile("≤"), r"\\le "),
+    (re.compile("≥"), r"\\ge "),
+    (re.compile("²"), "^2"),
+    (re.compile("³"), "^3"),
+)
+
+
+def read_maths(text: str, question: Question) -> Reading:
+    """The expression of a text: its only formula, or the whole text if it is one; UNCLEAR in prose."""
+    trimmed = _MARKUP.sub("", unboxed(text).strip()).strip("*`").strip()
+    if refuses(trimmed):
+        return Blank.UNCLEAR
+    formulas = list(_FORMULA.finditer(trimmed))
+    if formulas:
+        between = [trimmed[a.end() : b.start()] for a, b in pairwise(formulas)]
+        if all(_JOINS.fullmatch(gap) for gap in between) or len({_inner(one) for one in formulas}) == 1:
+            return _expression(", ".join(dict.fromkeys(_inner(one) for one in formulas)), question)
+        return Blank.UNCLEAR
+    parts = asserted(sentences(before_reasons(trimmed)))
+    if not parts:
+        return Blank.NOTHING
+    formal = parts if len(parts) == 1 else [part for part in parts if not _prose(part)]
+    return _expression(formal[0], question) if len(formal) == 1 else read(trimmed, question)
+
+
+def _inner(formula: re.Match[str]) -> str:
+    return next(group for group in formula.groups() if group is not None).strip()
+
+
+def _expression(text: str, question: Question) -> Reading:
+    trimmed = text.strip().rstrip(".,;").strip()
+    value = None if _is_tuple(trimmed) or _FACTORIAL.search(trimmed) else whole(trimmed)
+    if value is not None and not re.search(r"[A-Za-z]\s*=|\\(?:circ|pi)|°|%", trimmed):
+        return Answer(trimmed, value)
+    if _prose(trimmed):
+        return read(plain(trimmed), question)
+    compact = tidy(trimmed)
+    return Answer(trimmed, compact) if re.search(r"[^\W_]|[∞∅]", compact) else Blank.NOTHING
+
+
+def _is_tuple(text: str) -> bool:
+    """Whether a text is a point or an interval: (1,2) is not 1.2."""
+    return text[:1] in ("(", "[") and text[-1:] in (")", "]") and "," in text
+
+
+def _prose(text: str) -> bool:
+    """Whether a text contains words other than mathematical ones."""
+    words = _PROSE.findall(re.sub(r"\\(?:text|mathrm)\{[^{}]*\}", "", text))
+    return any(word.lower() not in _KNOWN_WORDS for word in words)
+
+
+def tidy(expression: str) -> str:
+    r"""A canonical spelling of a formula: no spaces, \frac for \dfrac, ^ for **, \sqrt{2} for √2."""
+    for spelling, replacement in _TIDY:
+        expression = spelling.sub(replacement, expression)
+    return expression.strip().rstrip(".").strip()

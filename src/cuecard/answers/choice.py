@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
+from cuecard.answers import number, words
 from cuecard.answers.answer import Answer, Blank, Reading, one_of
-from cuecard.answers.readers import number, words
 from cuecard.answers.text.claims import claimed, is_about, mentioned
 from cuecard.answers.text.markup import any_of, asserted, before_reasons, normalise, pattern, plain, sentences, unquoted
-from cuecard.answers.text.refusals import answerable, refuses
+from cuecard.answers.text.statements import answerable, refuses
 from cuecard.domain.question import Question, letter
 
 _ON_THE_WAY = re.compile(r"(?:let|let's|first|step|i'll|i will|i need|we need|start|looking)\b", re.IGNORECASE)
@@ -109,30 +109,15 @@ def _several(reply: str, question: Question) -> Reading:
 
 # --- ordinals and Roman numerals --------------------------------------------------------------------------------------
 
-_ORDINALS = "first second third fourth fifth sixth seventh eighth"
-_PLACES = {word: at for at, word in enumerate(_ORDINALS.split())} | {
-    "1st": 0,
-    "2nd": 1,
-    "3rd": 2,
-    "4th": 3,
-    "5th": 4,
-    "last": -1,
-    "letzte": -1,
-    "dernière": -1,
-    "última": -1,
-    "erste": 0,
-    "zweite": 1,
-    "dritte": 2,
-    "vierte": 3,
-    "première": 0,
-    "deuxième": 1,
-    "troisième": 2,
-    "quatrième": 3,
-    "primera": 0,
-    "segunda": 1,
-    "tercera": 2,
-    "cuarta": 3,
-}
+_ORDINALS = (
+    "first second third fourth fifth sixth seventh eighth",
+    "1st 2nd 3rd 4th 5th",
+    "erste zweite dritte vierte",
+    "première deuxième troisième quatrième",
+    "primera segunda tercera cuarta",
+)
+_PLACES = {word: at for words_in_order in _ORDINALS for at, word in enumerate(words_in_order.split())}
+_PLACES |= dict.fromkeys(("last", "letzte", "dernière", "última"), -1)
 _CHINESE_PLACES = "一二三四五六七八"
 _NTH = pattern(
     rf"\b(?:the |die |la )?(?P<place>{'|'.join(_PLACES)}) (?:option|choice|answer|one\b|antwort|möglichkeit|réponse"
@@ -175,13 +160,11 @@ def _with_letters(reply: str, question: Question) -> str:
     def lettered(found: re.Match[str]) -> str:
         if found["number"] and numbered:
             return found.group()
-        place = found["place"]
-        sign = found["nth"] or found["ja"] or found["number"] or ""
-        at = (
-            _PLACES[place.lower()]
-            if place
-            else (_CHINESE_PLACES.find(sign) if sign in _CHINESE_PLACES else int(sign) - 1)
-        )
+        if place := found["place"]:
+            at = _PLACES[place.lower()]
+        else:
+            sign = found["nth"] or found["ja"] or found["number"]
+            at = _CHINESE_PLACES.find(sign) if sign in _CHINESE_PLACES else int(sign) - 1
         at = len(question.options) - 1 if at < 0 else at
         return f"option {letter(at)}" if at < len(question.options) else found.group()
 
@@ -330,11 +313,12 @@ def _by_polarity(reply: str, question: Question) -> Reading:
     """If the options are yes and no only: the one that the text states."""
     if len(question.options) != 2 or any(len(option) > _MOST_POLAR_CHARS for option in question.options):
         return Blank.NOTHING
-    values = [words.read_yes_no(option, question) for option in question.options]
-    if {value.value for value in values if isinstance(value, Answer)} != {"yes", "no"}:
+    readings = [words.read_yes_no(option, question) for option in question.options]
+    values = [reading.value for reading in readings if isinstance(reading, Answer)]
+    if sorted(map(str, values)) != ["no", "yes"]:
         return Blank.NOTHING
     reading = words.read_yes_no(reply, question)
-    return Answer(reading.text, letter(_index(values, reading))) if isinstance(reading, Answer) else reading
+    return Answer(reading.text, letter(values.index(reading.value))) if isinstance(reading, Answer) else reading
 
 
 def _by_number(reply: str, question: Question) -> Reading:
@@ -344,10 +328,6 @@ def _by_number(reply: str, question: Question) -> Reading:
         return reading
     values = [_value(option) for option in question.options]
     return one_of([Answer(reading.text, letter(i)) for i, value in enumerate(values) if value == reading.value])
-
-
-def _index(values: list[Reading], reading: Answer) -> int:
-    return next(i for i, value in enumerate(values) if isinstance(value, Answer) and value.value == reading.value)
 
 
 # --- letters in prose -------------------------------------------------------------------------------------------------

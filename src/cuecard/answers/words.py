@@ -7,11 +7,20 @@ import unicodedata
 from functools import lru_cache
 
 from cuecard.answers.answer import UNPARSED, Answer, Blank, Reading, one_of
-from cuecard.answers.text.claims import claimed, spoken
-from cuecard.answers.text.language import word_count
-from cuecard.answers.text.markup import any_of, asserted, before_reasons, normalise, pattern, plain, sentences, unquoted
-from cuecard.answers.text.presence import HEDGED, presence
-from cuecard.answers.text.refusals import answerable, not_given, refuses
+from cuecard.answers.text.claims import HEDGED, claimed, presence, spoken
+from cuecard.answers.text.markup import (
+    any_of,
+    asserted,
+    before_reasons,
+    normalise,
+    pattern,
+    plain,
+    sentences,
+    unquoted,
+    without_s,
+    word_count,
+)
+from cuecard.answers.text.statements import answerable, not_given, refuses
 from cuecard.domain.question import Question
 
 _BEFORE, _AFTER = r"(?:^|[\s,;:/—–\"“(])", r"(?=\s*(?:$|[.,;:!?/)\"”—–]|(?:and|or|but)\b))"
@@ -84,8 +93,8 @@ def _echo(sentence: str, question: Question) -> bool | None:
     clause = _IT_IS.sub(r"\1 is", _NOT.sub(" not", _CLAUSES.split(sentence)[0]))
     stated = normalise(clause).split()
     negations = sum(word in _NEGATIONS for word in stated)
-    rest = [_bare(word) for word in stated if word not in _NEGATIONS and word not in _HELPERS]
-    wanted = [_bare(word) for word in asked[1:] if word not in _HELPERS]
+    rest = [without_s(word) for word in stated if word not in _NEGATIONS and word not in _HELPERS]
+    wanted = [without_s(word) for word in asked[1:] if word not in _HELPERS]
     same = rest == wanted
     if rest[:1] and rest[0] in _PRONOUNS and len(rest) > 1:
         same = same or any(rest[1:] == wanted[at:] for at in range(1, min(4, len(wanted))))
@@ -97,11 +106,6 @@ _NOT, _IT_IS = re.compile(r"n't\b|(?<=can)not\b"), pattern(r"\b(it|that|he|she|t
 _NEGATIONS = {"not", "no", "nicht", "kein", "keine", "pas", "ne", "n"}
 _HELPERS = {*_AUXILIARIES, "two", "both", "ist", "sind", "est", "sont", "es", "son", "está", "están"}
 _PRONOUNS = {"it", "they", "he", "she", "that", "this", "these", "those", "es", "sie", "er", "il", "elle", "ils"}
-
-
-def _bare(word: str) -> str:
-    """A verb without the third-person s."""
-    return word.removesuffix("s") if len(word) > 3 else word
 
 
 @lru_cache(maxsize=64)

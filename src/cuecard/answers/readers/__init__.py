@@ -1,1 +1,0 @@
-"""A reader for each kind of answer, which finds the value of a reply."""
