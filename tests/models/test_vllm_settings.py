@@ -75,6 +75,23 @@ def test_a_pair_that_does_not_fit_is_refused_before_a_model_is_loaded(folder: Pa
         Pair(f"vllm:{folder}?gpu_memory=0.6", {"model": f"vllm:{folder}", "gpu_memory": 0.6})
 
 
+@pytest.mark.parametrize(
+    ("large", "words"),
+    [
+        ({"device": "cpu"}, "'device' does not apply"),
+        ({"gpu_memory": "0.3"}, "large.gpu_memory is not a number"),
+        ({"gpu_memory": 3.0}, "gpu_memory is 3"),
+        ({"max_len": 0}, "max_len is 0"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_a_model_is_loaded(
+    large: dict[str, Any], words: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spec, "load", lambda *given: pytest.fail("a model was loaded"))
+    with pytest.raises(BadInput, match=words):
+        Pair(f"vllm:{folder}?gpu_memory=0.3", {"model": f"vllm:{folder}", **large})
+
+
 def test_without_vllm_the_error_names_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(MissingExtra, match="needs vllm") as caught:

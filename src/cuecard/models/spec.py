@@ -135,11 +135,14 @@ def check_memory(given: Iterable[str | Mapping[str, Any]]) -> None:
     shares = []
     for each in given:
         table = dict(each) if isinstance(each, Mapping) else {"model": each}
-        name = table.get("model")
-        if isinstance(name, str) and name.startswith("vllm:"):
-            found = {**parse(name).settings, **table}  # type: ignore[union-attr]
-            shares.append((name.partition("?")[0], float(found.get("gpu_memory", vllm_settings.USUAL_SHARE))))
+        name = table.pop("model", None)
+        if isinstance(name, str) and isinstance(checkpoint := parse(name), VllmCheckpoint):
+            shares.append((name.partition("?")[0], _engine(checkpoint, table).gpu_memory))
     vllm_settings.check_memory(shares)
+
+
+def _engine(checkpoint: VllmCheckpoint, table: Mapping[str, Any]) -> vllm_settings.EngineSettings:
+    return vllm_settings.EngineSettings(**{**checkpoint.settings, **_only(table, *vllm_settings.KEYS)})
 
 
 def _is(what: Callable[[Path], bool], text: str) -> bool:
@@ -151,10 +154,7 @@ def _is(what: Callable[[Path], bool], text: str) -> bool:
 
 def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
     """Load the model that a specification or a TOML table names. Raises BadInput, MissingExtra, ModelError."""
-    table = dict(spec) if isinstance(spec, Mapping) else {"model": spec}
-    settings.check(table, KEYS, f"{role}." if role else "")
-    if not table.get("model"):
-        raise BadInput(f"no model is named{f' for {role}' if role else ''}", 'write model = "…"')
+    table = _table(spec, role)
     match parse(table.pop("model")):
         case Embedded() as embedded:
             if not (embedded.folder / "model.safetensors").exists():
@@ -172,20 +172,27 @@ def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
             if "api_key" in table:
                 table["api_key"] = secret(table["api_key"])
             return OpenAIModel(url, name, **_only(table, *SERVED_KEYS))
-        case VllmCheckpoint(source, given) as checkpoint:
+        case VllmCheckpoint() as checkpoint:
             from cuecard.models.vllm.model import VllmModel
 
-            own = _only(table, *vllm_settings.KEYS)
-            return VllmModel.load(checkpoint.name, source, vllm_settings.EngineSettings(**{**given, **own}))
+            return VllmModel.load(checkpoint.name, checkpoint.source, _engine(checkpoint, table))
         case Recording(path):
             from cuecard.models.replay import RecordedModel
 
             return RecordedModel(path, **_only(table))
 
 
+def _table(spec: str | Mapping[str, Any], role: str) -> dict[str, Any]:
+    table = dict(spec) if isinstance(spec, Mapping) else {"model": spec}
+    settings.check(table, KEYS, f"{role}." if role else "")
+    if not table.get("model"):
+        raise BadInput(f"no model is named{f' for {role}' if role else ''}", 'write model = "…"')
+    return table
+
+
 def load_all(given: Mapping[str, str | Mapping[str, Any]]) -> dict[str, Model]:
     """Load models, by role. Raises as `load`; then the models that had been loaded are closed."""
-    check_memory(given.values())
+    check_memory([_table(each, role) for role, each in given.items()])
     loaded: dict[str, Model] = {}
     try:
         for role, each in given.items():
