@@ -30,3 +30,10 @@ def test_without_a_probe_no_server_is_asked(tmp_path):
     done = CliRunner().invoke(app, ["check", str(path), "--no-probe"])
     assert done.exit_code == 0
     assert "cannot be reached" not in done.stdout
+
+
+def test_engines_that_do_not_fit_into_one_device_are_refused(tmp_path):
+    path = tmp_path / "cuecard.toml"
+    path.write_text('version = 1\n[small]\nmodel = "vllm:a/b"\n[large]\nmodel = "vllm:a/c"\ngpu_memory = 0.8\n')
+    done = CliRunner().invoke(app, ["check", str(path)])
+    assert "reserve 1.25 of the device's memory together" in str(done.exception)

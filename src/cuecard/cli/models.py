@@ -152,13 +152,17 @@ def block(name: str, facts: Mapping[str, str]) -> Group:
     return Group(Text(name, style="bold"), lines)
 
 
+GATEWAY = "pip install '.[gateway]' in a checkout"
+
+
 def check(
     config: Annotated[Path, typer.Argument(help="The cuecard.toml.")] = Path("cuecard.toml"),
     probe: Annotated[bool, typer.Option(help="Probe the servers; without it only the file is read.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Read a cuecard.toml and probe its servers; other commands use the results."""
-    chosen = required("cuecard.gateway.config", "the gateway", "pip install '.[gateway]' in a checkout").read(config)
+    chosen = required("cuecard.gateway.config", "the gateway", GATEWAY).read(config)
+    required("cuecard.gateway.pair_tables", "the gateway", GATEWAY).check_memory(chosen.pairs)
     roles = [(name, role, ones) for name, pair in chosen.pairs.items() for role, ones in pair.roles.items()]
     tables = {one.model: one.table() for _, _, ones in roles for one in ones}
     served = {name: table for name, table in tables.items() if isinstance(spec.parse(name), spec.Served)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -232,6 +233,12 @@ class PairTable(PairSettings):
     def unpriced(self) -> list[str]:
         """Roles without prices."""
         return [role for role in self.roles if role not in self.prices]
+
+
+def check_memory(pairs: Mapping[str, PairTable]) -> None:
+    """Raises BadInput if the pairs' models in vLLM do not fit into one device; equal tables share one model."""
+    every = [one.table() for pair in pairs.values() for role in pair.roles.values() for one in role]
+    spec.check_memory({json.dumps(one, sort_keys=True): one for one in every}.values())
 
 
 def _name(model: str) -> str:

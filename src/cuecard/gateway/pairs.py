@@ -15,7 +15,7 @@ from cuecard.domain.errors import BadInput, PairForbidden
 from cuecard.domain.question import AnswerKind
 from cuecard.gateway.admission.keys import Key
 from cuecard.gateway.config import PAIR, Config, unknown_model, virtual_models
-from cuecard.gateway.pair_tables import EFFORTS, PairTable, Prices, Upstream
+from cuecard.gateway.pair_tables import EFFORTS, PairTable, Prices, Upstream, check_memory
 from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.gateway.spending import CostBudget
 from cuecard.gateway.wire.parameters import Unknown, settled
@@ -338,8 +338,7 @@ class Pairs:
     def _made(self, tables: Mapping[str, PairTable]) -> dict[str, Service]:
         """A service for each pair: the old one if nothing has changed."""
         kept = {name: self._services[name] for name in self._services if tables.get(name) == self._tables.get(name)}
-        every = [one.table() for table in tables.values() for role in table.roles.values() for one in role]
-        spec.check_memory({json.dumps(one, sort_keys=True): one for one in every}.values())  # equal ones are shared
+        check_memory(tables)
         return {
             name: kept.get(name) or Service.configured(name, table, self._cache.pool, self._occupancy)
             for name, table in tables.items()
