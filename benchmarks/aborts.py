@@ -28,7 +28,7 @@ from typing import Any
 import aiohttp
 
 from common import save
-from cuecard.gateway.admission.keys import Budget, digest, make
+from cuecard.gateway.tables import Budget, digest, make
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, Pace, Received
 from gateway import free_port, resident_mib, started

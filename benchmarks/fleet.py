@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from common import save
-from cuecard.gateway.admission.keys import digest
+from cuecard.gateway.tables import digest
 from gateway import AT_ONCE, HERE, Client, cpu_s, free_port, started
 
 KEY = "sk-bench"

@@ -77,12 +77,12 @@ def serve(settings: dict[str, Any]) -> None:
     from gateways import service
 
     from cuecard.gateway.admission.connections import LimitedProtocol
-    from cuecard.gateway.admission.keys import Key
     from cuecard.gateway.admission.limits import Gate
     from cuecard.gateway.admission.shared_state import SharedState
     from cuecard.gateway.app import AppSettings, application
     from cuecard.gateway.pairs import Pairs
-    from cuecard.gateway.telemetry.journal import Journal
+    from cuecard.gateway.records import Journal
+    from cuecard.gateway.tables import Key
     from cuecard.strategies.policy import Policy, policy_with
 
     async def main() -> None:

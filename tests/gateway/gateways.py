@@ -15,12 +15,12 @@ import uvicorn.server
 
 from cuecard.domain.call import Mode
 from cuecard.gateway.admission.connections import LimitedProtocol
-from cuecard.gateway.admission.keys import Key
 from cuecard.gateway.admission.limits import Gate, LocalState
 from cuecard.gateway.app import AppSettings, Reloader, application
 from cuecard.gateway.config import GatewaySettings, ImageSettings
 from cuecard.gateway.pairs import Occupancy, Pairs, Service
-from cuecard.gateway.telemetry.journal import Journal
+from cuecard.gateway.records import Journal
+from cuecard.gateway.tables import Key
 from cuecard.models.base import Model
 from cuecard.models.images.fetcher import Fetcher
 from cuecard.models.prompt import Prompt

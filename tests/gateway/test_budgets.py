@@ -9,8 +9,8 @@ import pytest
 from gateways import COUNT, gateway
 
 from cuecard.domain.errors import BadInput, BudgetUsed, Unauthorised
-from cuecard.gateway.admission.keys import Budget, BudgetLedger, Key, digest
-from cuecard.gateway.admission.limits import Amount, Gate, LocalState
+from cuecard.gateway.admission.limits import Amount, BudgetLedger, Gate, LocalState
+from cuecard.gateway.tables import Budget, Key, digest
 
 SECRET = "cue-of-the-tests"
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

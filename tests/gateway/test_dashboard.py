@@ -17,12 +17,11 @@ from gateways import COUNT, THOUGHT, gateway, model
 from PIL import Image
 
 from cuecard.domain.errors import ModelRefused, ModelUnreachable
-from cuecard.gateway.admission.keys import Key, make
-from cuecard.gateway.audit import Audit
+from cuecard.gateway.metrics import MINUTES, Audit, GatewayMetrics
 from cuecard.gateway.pairs import Pairs, Service
-from cuecard.gateway.pool import Breaker, Pool, Replica
-from cuecard.gateway.telemetry.metrics import MINUTES, GatewayMetrics
+from cuecard.gateway.tables import Key, make
 from cuecard.models.base import Model
+from cuecard.models.pool import Breaker, Pool, Replica
 from cuecard.models.replay import Says, ScriptedModel
 
 pytestmark = [

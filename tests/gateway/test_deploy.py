@@ -19,11 +19,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.gateway import config
-from cuecard.gateway.audit import Audit
 from cuecard.gateway.config import AuditSettings
+from cuecard.gateway.metrics import Audit, GatewayMetrics
 from cuecard.gateway.pairs import Service
-from cuecard.gateway.pool import Breaker, Pool, Replica
-from cuecard.gateway.telemetry.metrics import GatewayMetrics
+from cuecard.models.pool import Breaker, Pool, Replica
 from cuecard.strategies.run import answer
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

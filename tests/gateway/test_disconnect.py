@@ -12,8 +12,8 @@ import httpx2
 import pytest
 from gateways import COUNT, gateway
 
-from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.models.openai import OpenAIModel
+from cuecard.models.pool import Breaker, Pool, Replica
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, Received, Reply
 

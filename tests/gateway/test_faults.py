@@ -15,9 +15,9 @@ from gateways import COUNT, gateway
 
 from cuecard.domain.call import FinishReason, Mode
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.models.base import AnswerDelta, Event, Limits
 from cuecard.models.openai import OpenAIModel
+from cuecard.models.pool import Breaker, Pool, Replica
 from cuecard.models.prompt import PROSE, Prompt, short
 from cuecard.strategies.policy import Acceptance, Policy
 from cuecard.testing.mock_server import MockServer

@@ -17,8 +17,8 @@ from gateway_processes import GatewayProcesses
 from gateways import COUNT
 from redis_server import RedisServer, redis_server
 
-from cuecard.gateway.admission.keys import digest
 from cuecard.gateway.replay import entries
+from cuecard.gateway.tables import digest
 from processes import free_port
 
 ASKED: dict[str, Any] = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}

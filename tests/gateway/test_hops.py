@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from gateways import COUNT, DESCRIBE, gateway
 
-from cuecard.gateway.pair_tables import Prices
-from cuecard.gateway.pool import Breaker, Pool, Replica
+from cuecard.gateway.tables import Prices
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.openai.http import HttpResponse
+from cuecard.models.pool import Breaker, Pool, Replica
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.testing.mock_server import MockServer
@@ -50,7 +50,7 @@ async def test_few_hops_lead_from_the_route_to_the_pool(stream: bool) -> None:
     route = "streaming._write" if stream else "endpoints.Endpoints.answer"
     (stack,) = stacks
     names = [f"{frame.f_globals['__name__']}.{frame.f_code.co_qualname}" for frame in stack]
-    pool = names.index("cuecard.gateway.pool.Pool.stream")
+    pool = names.index("cuecard.models.pool.Pool.stream")
     assert names.index(f"cuecard.gateway.{route}") - pool <= MOST_HOPS, names
 
 

@@ -15,7 +15,7 @@ from PIL import Image as PilImage
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Image, Question
-from cuecard.gateway.telemetry.journal import Journal
+from cuecard.gateway.records import Journal
 from cuecard.gateway.wire.request import ParsedRequest
 from cuecard.strategies.run import answer
 

@@ -9,8 +9,8 @@ import pytest
 from gateways import COUNT, gateway
 
 from cuecard.domain.errors import RateLimited, Unauthorised
-from cuecard.gateway.admission.keys import Key, digest, make
 from cuecard.gateway.admission.limits import Amount, Gate, LocalState
+from cuecard.gateway.tables import Key, digest, make
 
 ASKED: dict[str, Any] = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
 SECRET = "cue-of-the-tests"

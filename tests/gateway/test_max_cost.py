@@ -15,12 +15,11 @@ from cuecard import virtual_time
 from cuecard.domain.call import Call, Mode
 from cuecard.domain.errors import CostLimit, ModelError, ModelTimeout, NoAnswer
 from cuecard.domain.question import AnswerKind, Image, Question
-from cuecard.gateway.pair_tables import Prices
 from cuecard.gateway.pairs import Service
-from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.gateway.spending import CostBudget, check_passed, tokens_of_image, tokens_of_text
-from cuecard.gateway.wire.values import costs
+from cuecard.gateway.tables import Prices, costs
 from cuecard.models.base import Limits, Model
+from cuecard.models.pool import Breaker, Pool, Replica
 from cuecard.models.prompt import TAGS, short
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import Policy, Schedule

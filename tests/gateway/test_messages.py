@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from cuecard.domain.errors import BadInput, ModelUnreachable
 from cuecard.domain.question import Image
-from cuecard.gateway.admission.keys import Key, digest
+from cuecard.gateway.tables import Key, digest
 from cuecard.gateway.wire import messages
 from cuecard.models.images.images import decoded
 from cuecard.models.replay import Says, ScriptedModel

@@ -16,12 +16,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from cuecard import virtual_time
 from cuecard.domain.errors import BadInput, ModelBusy, ModelUnreachable, NoAnswer, RateLimited, TooLarge
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.gateway.audit import Audit
 from cuecard.gateway.config import AuditSettings
+from cuecard.gateway.metrics import Audit, GatewayMetrics
 from cuecard.gateway.pairs import Service
-from cuecard.gateway.pool import Breaker, Pool, Replica
-from cuecard.gateway.telemetry.metrics import GatewayMetrics
 from cuecard.models.openai import OpenAIModel
+from cuecard.models.pool import Breaker, Pool, Replica
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.run import answer
 from cuecard.testing.mock_server import MockServer

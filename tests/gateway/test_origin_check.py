@@ -10,8 +10,8 @@ import pytest
 from gateways import COUNT, agreeing, gateway
 
 from cuecard.gateway.admission.connections import same_origin
-from cuecard.gateway.admission.keys import Key, digest
 from cuecard.gateway.config import Config
+from cuecard.gateway.tables import Key, digest
 
 ASKED = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
 SPENDING = ("v1/chat/completions", "v1/completions", "v1/responses", "v1/decision")

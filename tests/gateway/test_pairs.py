@@ -13,12 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import ModelUnreachable
-from cuecard.gateway.admission.keys import Key, digest
-from cuecard.gateway.pair_tables import Prices
 from cuecard.gateway.pairs import Occupancy, Pairs, Service
-from cuecard.gateway.pool import Breaker, Pool, Replica
-from cuecard.gateway.telemetry.journal import Journal
+from cuecard.gateway.records import Journal
+from cuecard.gateway.tables import Key, Prices, digest
 from cuecard.models.base import Model
+from cuecard.models.pool import Breaker, Pool, Replica
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import Policy
 

@@ -14,9 +14,9 @@ import pytest
 from gateways import COUNT, agreeing, gateway
 
 from cuecard.gateway.passthrough import given
-from cuecard.gateway.pool import Breaker, Pool, Replica
-from cuecard.gateway.telemetry.journal import Journal
+from cuecard.gateway.records import Journal
 from cuecard.models.openai import OpenAIModel
+from cuecard.models.pool import Breaker, Pool, Replica
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, HttpError, Stall
 

@@ -13,8 +13,8 @@ import pytest
 from cuecard import virtual_time
 from cuecard.domain.errors import BrokenStream, ModelBusy, ModelError, ModelRefused, ModelTimeout, ModelUnreachable
 from cuecard.domain.question import Question
-from cuecard.gateway.pool import Breaker, BreakerState, Pool, Replica
 from cuecard.models.base import AnswerDelta, Limits
+from cuecard.models.pool import Breaker, BreakerState, Pool, Replica
 from cuecard.models.prompt import PROSE, TAGS, CardFormat, read, reason, short
 from cuecard.models.replay import Says, ScriptedModel
 

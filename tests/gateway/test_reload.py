@@ -12,11 +12,11 @@ import httpx2
 import pytest
 from gateways import COUNT, gateway
 
-from cuecard.gateway.admission.keys import digest
 from cuecard.gateway.admission.limits import Gate
 from cuecard.gateway.app import Reloader
 from cuecard.gateway.config import read
 from cuecard.gateway.pairs import Pairs
+from cuecard.gateway.tables import digest
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, Pace
 

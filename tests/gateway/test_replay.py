@@ -18,10 +18,9 @@ from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Image, Question
+from cuecard.gateway.records import Journal
 from cuecard.gateway.replay import ReplayedRequest, entries, replay, summary
-from cuecard.gateway.telemetry.journal import Journal
-from cuecard.gateway.wire.request import ParsedRequest, RequestInfo
-from cuecard.gateway.wire.values import RequestEnd, Unanswered
+from cuecard.gateway.wire.request import ParsedRequest, RequestEnd, RequestInfo, Unanswered
 from cuecard.models.base import Model
 from cuecard.strategies.policy import Policy, policy_with
 from cuecard.strategies.run import answer

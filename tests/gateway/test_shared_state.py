@@ -24,9 +24,9 @@ from cuecard.domain.errors import (
     RateLimited,
     StateUnavailable,
 )
-from cuecard.gateway.admission.keys import Key, digest
 from cuecard.gateway.admission.limits import Amount, Gate
 from cuecard.gateway.admission.shared_state import SharedState
+from cuecard.gateway.tables import Key, digest
 
 pytestmark = pytest.mark.timeout(100)
 PATIENCE_S = 20.0

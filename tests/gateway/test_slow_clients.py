@@ -16,8 +16,8 @@ from gateways import COUNT, agreeing, gateway, model
 
 from cuecard.gateway.admission import connections
 from cuecard.gateway.admission.connections import LimitedProtocol
-from cuecard.gateway.admission.keys import Key, digest
 from cuecard.gateway.pairs import Pairs, Service
+from cuecard.gateway.tables import Key, digest
 from cuecard.gateway.wire import body
 
 pytestmark = pytest.mark.slow

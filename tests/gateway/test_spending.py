@@ -18,15 +18,15 @@ from cuecard.domain.call import Call, FinishReason, Mode, Usage
 from cuecard.domain.errors import ModelRefused
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.gateway.admission.keys import Key, digest
-from cuecard.gateway.audit import Audit
 from cuecard.gateway.config import AuditSettings
+from cuecard.gateway.metrics import Audit
 from cuecard.gateway.pairs import Service
-from cuecard.gateway.pool import Breaker, Pool, Replica
-from cuecard.gateway.telemetry.journal import Journal
-from cuecard.gateway.wire.values import charge
+from cuecard.gateway.records import Journal
+from cuecard.gateway.spending import charge
+from cuecard.gateway.tables import Key, digest
 from cuecard.models.base import Model
 from cuecard.models.openai import OpenAIModel
+from cuecard.models.pool import Breaker, Pool, Replica
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, Stall

@@ -10,8 +10,8 @@ import pytest
 from gateways import gateway, model
 
 from cuecard.domain.call import Mode
+from cuecard.gateway.records import Journal
 from cuecard.gateway.replay import entries
-from cuecard.gateway.telemetry.journal import Journal
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.prompt import PROSE
 from cuecard.models.replay import Says as Scripted

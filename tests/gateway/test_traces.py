@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from gateways import COUNT, disagreeing, gateway
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -9,8 +11,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from cuecard.domain.errors import ModelRefused, NoAnswer
-from cuecard.gateway.telemetry.traces import Traces
+from cuecard.domain.errors import MissingExtra, ModelRefused, NoAnswer
+from cuecard.gateway.records import Traces, traces_from_environment
 from cuecard.models.base import Model
 from cuecard.models.replay import Says, ScriptedModel
 
@@ -60,3 +62,20 @@ async def test_a_failed_request_is_a_span_with_its_error(traces, written):
     request, calls = request_and_calls(written)
     assert (request.status.status_code, request.attributes["error.type"]) == (StatusCode.ERROR, NoAnswer.__name__)
     assert not calls
+
+
+def test_traces_are_sent_only_to_a_configured_collector(monkeypatch):
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
+    assert traces_from_environment() is None
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:9/v1/traces")
+    (sending := traces_from_environment()).close()
+    assert isinstance(sending, Traces)
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    assert traces_from_environment() is None
+
+
+def test_a_configured_collector_needs_the_packages_of_opentelemetry(monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    with pytest.raises(MissingExtra, match="otel"):
+        traces_from_environment()

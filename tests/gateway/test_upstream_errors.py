@@ -14,8 +14,8 @@ import openai
 import pytest
 from gateways import COUNT, agreeing, gateway
 
-from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.models.openai import OpenAIModel
+from cuecard.models.pool import Breaker, Pool, Replica
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, HttpError, RawResponse, Reply
 

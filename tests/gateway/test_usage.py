@@ -10,8 +10,7 @@ from gateways import COUNT, DESCRIBE, disagreeing, gateway
 from prometheus_client.parser import text_string_to_metric_families
 
 from cuecard.domain.call import Usage
-from cuecard.gateway.pair_tables import Prices
-from cuecard.gateway.wire.values import cost
+from cuecard.gateway.tables import Prices, cost
 from cuecard.strategies.policy import Policy
 
 PRICES = {"large": Prices(prompt=1.5, cached=0.5, completion=6)}

@@ -14,7 +14,7 @@ import pytest
 from cuecard import Pair
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.evals.requests import model_revision
-from cuecard.gateway.pair_tables import Upstream
+from cuecard.gateway.tables import Upstream
 from cuecard.models import spec
 from cuecard.models.vllm.settings import EngineSettings, check_memory
 

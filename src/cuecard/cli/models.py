@@ -24,7 +24,7 @@ from cuecard.models.openai import OpenAIModel
 from cuecard.models.probe import ProbeResults
 
 if TYPE_CHECKING:
-    from cuecard.gateway.admission.keys import Key
+    from cuecard.gateway.tables import Key
 
 ANSWERS = {True: "yes", False: "no", None: "not known"}
 
@@ -162,7 +162,7 @@ def check(
 ) -> None:
     """Read a cuecard.toml and probe its servers; other commands use the results."""
     chosen = required("cuecard.gateway.config", "the gateway", GATEWAY).read(config)
-    required("cuecard.gateway.pair_tables", "the gateway", GATEWAY).check_memory(chosen.pairs)
+    required("cuecard.gateway.tables", "the gateway", GATEWAY).check_memory(chosen.pairs)
     roles = [(name, role, ones) for name, pair in chosen.pairs.items() for role, ones in pair.roles.items()]
     tables = {one.model: one.table() for _, _, ones in roles for one in ones}
     served = {name: table for name, table in tables.items() if isinstance(spec.parse(name), spec.Served)}

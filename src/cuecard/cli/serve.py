@@ -120,7 +120,7 @@ def _listener(host: str, port: int) -> socket.socket:
 
 def key() -> None:
     """Make an API key: the secret for a client, and its hash for cuecard.toml."""
-    from cuecard.gateway.admission.keys import make
+    from cuecard.gateway.tables import make
 
     secret, digest = make()
     typer.echo(f"give this to the client; it is kept nowhere:\n\n  {secret}\n\nand write this into cuecard.toml:\n")

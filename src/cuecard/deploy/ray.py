@@ -26,11 +26,11 @@ from cuecard.deploy.ray_models import RemoteModel, RoleReplica, Tables
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.gateway.app import application, assembled, gate_of
 from cuecard.gateway.config import Config, chosen
-from cuecard.gateway.pair_tables import StrictTable
 from cuecard.gateway.pairs import Pairs, loaded
-from cuecard.gateway.pool import Breaker
+from cuecard.gateway.tables import StrictTable
 from cuecard.models import probe, spec
 from cuecard.models.base import Model
+from cuecard.models.pool import Breaker
 
 log = logging.getLogger("ray.serve")  # its lines are in the logs of replicas
 

@@ -10,7 +10,7 @@ The path of a chat completion from its route to a model's server, a function cal
     → strategies.paper.short              or another strategy
     → strategies.team.Player.short
     → strategies.team.Player._call        time and record the call
-    → pool.Pool.stream           choose a replica, retry; under `max_cost`, charge the call to its budget
+    → models.pool.Pool.stream             choose a replica, retry; under `max_cost`, charge the call to its budget
 
 A streamed answer takes the same path from `Exchange.answer` on, in a task of `streaming.streamed`.
 """
@@ -18,7 +18,6 @@ A streamed answer takes the same path from `Exchange.answer` on, in a task of `s
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager, suppress
@@ -26,7 +25,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -36,26 +35,20 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from cuecard.domain.errors import BadInput, CuecardError, MissingExtra
+from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.gateway.admission.connections import EXPOSED, ClientGone, CloseUnread, OriginCheck
-from cuecard.gateway.admission.keys import BudgetLedger
-from cuecard.gateway.admission.limits import Gate, LocalState
+from cuecard.gateway.admission.limits import BudgetLedger, Gate, LocalState
 from cuecard.gateway.admission.shared_state import SharedState
-from cuecard.gateway.audit import Audit
 from cuecard.gateway.config import AuditSettings, Config, GatewaySettings, ImageSettings
 from cuecard.gateway.endpoints import CHAT, MESSAGES, Endpoints, ErrorHandlers, WireFormat, no_path, wrong_method
+from cuecard.gateway.metrics import Audit, GatewayMetrics
 from cuecard.gateway.pairs import Pairs
-from cuecard.gateway.telemetry.journal import Journal
-from cuecard.gateway.telemetry.metrics import Accounting, GatewayMetrics
+from cuecard.gateway.records import Accounting, Journal, Traces, traces_from_environment
 from cuecard.gateway.wire import chat, messages, responses
 from cuecard.gateway.wire.body import ImageLoader
 from cuecard.models import probe
 from cuecard.models.base import Model
 from cuecard.models.images.fetcher import Fetcher
-
-if TYPE_CHECKING:  # OpenTelemetry is optional
-    from cuecard.gateway.telemetry.traces import Traces
-
 
 Handler = Callable[[Request], Awaitable[Response]]
 CONTENT_POLICY = (
@@ -226,7 +219,7 @@ def assembled(config: Config, pairs: Pairs, gate: Gate, host: str, tell: Callabl
         audit=Audit(pairs.first, config.audit),
         journal=None if (log := config.journal).path is None else Journal(**log.model_dump()),
         fetcher=Fetcher(hosts=config.images.hosts) if config.images.urls else None,
-        traces=_traces(),
+        traces=traces_from_environment(),
         server=config.server,
         images=config.images,
         hosts=config.hosts(host),
@@ -241,17 +234,6 @@ def gate_of(config: Config) -> Gate:
         return Gate(config.keys, LocalState(ledger=BudgetLedger(config.ledger_path)))
     own = settings.model_dump(include={"timeout_s", "lease_s", "prefix"})
     return Gate(config.keys, SharedState(settings.url, allow=settings.on_failure == "allow", **own))
-
-
-def _traces() -> Traces | None:
-    """Traces to the collector set by OpenTelemetry's environment variables; None without one."""
-    try:
-        from cuecard.gateway.telemetry import traces
-    except ImportError:
-        if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
-            raise MissingExtra("traces need OpenTelemetry's packages", "pip install '.[otel]' in a checkout") from None
-        return None
-    return traces.from_environment()
 
 
 # --- changes of the configuration -------------------------------------------------------------------------------------

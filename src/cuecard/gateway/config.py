@@ -18,16 +18,7 @@ from pydantic import (
 from cuecard import settings
 from cuecard.domain.errors import BadInput, UnknownModel, did_you_mean
 from cuecard.gateway.admission.connections import is_loopback
-from cuecard.gateway.admission.keys import Key
-from cuecard.gateway.pair_tables import (
-    ROLES,
-    PairSettings,
-    PairTable,
-    Prices,
-    Strategy,
-    StrictTable,
-    Upstream,
-)
+from cuecard.gateway.tables import ROLES, Key, PairSettings, PairTable, Prices, Strategy, StrictTable, Upstream
 from cuecard.models import spec
 from cuecard.strategies.policy import Schedule
 from cuecard.strategies.run import STRATEGIES

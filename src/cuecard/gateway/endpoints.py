@@ -21,14 +21,14 @@ from cuecard.gateway.admission.limits import ApiClient, Gate
 from cuecard.gateway.config import PAIR, GatewaySettings, unknown_model
 from cuecard.gateway.pairs import Pairs
 from cuecard.gateway.passthrough import PassedExchange, given
-from cuecard.gateway.pool import Pool
+from cuecard.gateway.records import Accounting
 from cuecard.gateway.spending import check_passed, estimate, passed_estimate
 from cuecard.gateway.streaming import AnswerWriter, ClientStream, Exchange, streamed
-from cuecard.gateway.telemetry.metrics import Accounting
-from cuecard.gateway.wire import chat, messages, values
+from cuecard.gateway.wire import chat, messages
 from cuecard.gateway.wire.body import ImageLoader, Parse, RequestBody, json_of, understood
+from cuecard.gateway.wire.parameters import Json
 from cuecard.gateway.wire.request import ParsedRequest, max_cost, named, parse
-from cuecard.gateway.wire.values import Json
+from cuecard.models.pool import Pool
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,12 @@ class Endpoints:
             exchange, writer = await self._begun(request, parsed, client, held), wire.writer(parsed)
             if parsed.stream:
                 events, metrics = streamed(exchange, writer, self._settings.ping_s), self._accounting.metrics
-                headers = values.request_id(parsed.id) | exchange.headers() | client.headers()
+                headers = chat.request_id(parsed.id) | exchange.headers() | client.headers()
                 return ClientStream(events, headers, metrics, held.pop_all())
             pieces: list[tuple[str, Any]] = []
             outcome = await exchange.answer(lambda kind, value: pieces.append((kind, value)))
         reasoning = "".join(value for kind, value in pieces if kind == "reasoning")
-        headers = values.headers(parsed.id, outcome) | exchange.headers(outcome) | client.headers()
+        headers = chat.headers(parsed.id, outcome) | exchange.headers(outcome) | client.headers()
         return JSONResponse(writer.whole(outcome, reasoning, exchange.account(outcome)), headers=headers)
 
     async def _begun(
@@ -143,7 +143,7 @@ class Endpoints:
                 return ClientStream(exchange.events(events, metrics), client.headers(), metrics, held.pop_all())
             async with while_connected(request.receive):
                 answer = await exchange.whole(events)
-        return JSONResponse(answer, headers=values.headers(info.id, exchange.outcome) | client.headers())
+        return JSONResponse(answer, headers=chat.headers(info.id, exchange.outcome) | client.headers())
 
     async def decision(self, request: Request) -> Response:
         """The route that a chat completion would take, without the expensive calls."""
@@ -155,7 +155,7 @@ class Endpoints:
             exchange = await self._begun(request, parsed, client, held)
             async with while_connected(request.receive):
                 route = await exchange.decide()
-        return JSONResponse(route, headers=values.request_id(parsed.id) | client.headers())
+        return JSONResponse(route, headers=chat.request_id(parsed.id) | client.headers())
 
     async def count_tokens(self, request: Request) -> Response:
         """An estimate of a message's prompt tokens: its images are neither fetched nor decoded."""
@@ -271,7 +271,7 @@ def _response(
     status, own = status or error.http_status, dict(headers or {})
     if path == MESSAGES or path.startswith(f"{MESSAGES}/"):
         body = messages.problem(error, status)
-        return JSONResponse(body, status, headers=own | values.request_id(body["request_id"]))
+        return JSONResponse(body, status, headers=own | chat.request_id(body["request_id"]))
     return JSONResponse(chat.problem(error), status, headers=own)
 
 

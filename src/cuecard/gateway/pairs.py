@@ -13,16 +13,14 @@ from typing import Any
 
 from cuecard.domain.errors import BadInput, PairForbidden
 from cuecard.domain.question import AnswerKind
-from cuecard.gateway.admission.keys import Key
 from cuecard.gateway.config import PAIR, Config, unknown_model, virtual_models
-from cuecard.gateway.pair_tables import EFFORTS, PairTable, Prices, Upstream, check_memory
-from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.gateway.spending import CostBudget
-from cuecard.gateway.wire.parameters import Unknown, settled
+from cuecard.gateway.tables import EFFORTS, Key, PairTable, Prices, Upstream, check_memory
+from cuecard.gateway.wire.parameters import Unknown, reading, settled
 from cuecard.gateway.wire.request import ParsedRequest
-from cuecard.gateway.wire.values import reading
 from cuecard.models import spec
 from cuecard.models.base import Model
+from cuecard.models.pool import Breaker, Pool, Replica
 from cuecard.strategies import card_selection
 from cuecard.strategies.policy import Policy, policy_with
 from cuecard.strategies.run import known

@@ -12,23 +12,21 @@ from cuecard.domain.errors import BadInput, BrokenStream, CuecardError
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.gateway.admission.connections import ClientGone
 from cuecard.gateway.admission.limits import Lease
+from cuecard.gateway.metrics import GatewayMetrics
 from cuecard.gateway.pairs import Service
-from cuecard.gateway.telemetry.metrics import Accounting, GatewayMetrics
+from cuecard.gateway.records import Accounting
 from cuecard.gateway.wire.chat import problem, sse
-from cuecard.gateway.wire.request import RequestInfo, named
-from cuecard.gateway.wire.values import (
-    CHARS_PER_TOKEN,
+from cuecard.gateway.wire.parameters import (
     CONNECTING,
     DATA,
     HINT,
     Json,
-    RequestEnd,
-    Unanswered,
     everything,
     leads_away,
     reading,
     refers_away,
 )
+from cuecard.gateway.wire.request import CHARS_PER_TOKEN, RequestEnd, RequestInfo, Unanswered, named
 from cuecard.models.openai.response_body import chunk, usage
 
 PASSED = "passed"

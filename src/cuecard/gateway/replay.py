@@ -24,8 +24,8 @@ from cuecard.domain.call import REASONING_CUT, FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, NoAnswer, Unsupported
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Calling, Image, Message, Question
-from cuecard.gateway.telemetry.journal import pictures
-from cuecard.gateway.wire.values import usage
+from cuecard.gateway.records import pictures
+from cuecard.gateway.wire.chat import usage
 from cuecard.models.base import (
     Abilities,
     AnswerDelta,

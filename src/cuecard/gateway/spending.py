@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 
-from cuecard.domain.call import Mode, Usage
+from cuecard.domain.call import Call, Mode, Usage
 from cuecard.domain.errors import (
     BadInput,
     CostLimit,
@@ -26,11 +26,12 @@ from cuecard.domain.errors import (
 )
 from cuecard.domain.question import Image
 from cuecard.gateway.admission.limits import Amount, Lease
-from cuecard.gateway.pair_tables import Prices
-from cuecard.gateway.pool import Pool, pool_of
-from cuecard.gateway.wire.values import DATA, TOKENS_PER_IMAGE, Json, cost, everything
+from cuecard.gateway.tables import Prices, cost
+from cuecard.gateway.wire.parameters import DATA, Json, everything
+from cuecard.gateway.wire.request import TOKENS_PER_IMAGE
 from cuecard.models.base import Abilities, Event, Finished, ForwardingModel, Limits, Model, Progress, Weighed, Weighing
 from cuecard.models.images import image_headers
+from cuecard.models.pool import Pool, pool_of
 from cuecard.models.prompt import Prompt
 
 BYTES_PER_TOKEN, TOKENS_PER_MESSAGE, PIXELS_PER_TOKEN, MOST_PIXELS = 3, 16, 28 * 28, 2**24
@@ -217,6 +218,19 @@ class CostLimitedModel(CoveredModel):
     async def warm(self, prompt: Prompt) -> Usage:
         """As `Model.warm`; always raises Unsupported."""
         raise Unsupported(f"{self.name} reads nothing ahead where max_cost is set")
+
+
+def charge(calls: Sequence[Call], prompt_tokens: int) -> int:
+    """Tokens that are charged for calls: those counted by servers, and an estimate for prompts that are not.
+
+    Some servers report a prompt's tokens only at the end: a call that is cancelled before is charged `prompt_tokens`.
+    """
+    total = 0
+    for call in calls:
+        prompt = call.usage.prompt_tokens
+        total += prompt_tokens if prompt is None and call.cancelled else prompt or 0
+        total += call.usage.completion_tokens or 0
+    return total
 
 
 def passed_tokens(body: Json) -> tuple[int, int | None]:

@@ -21,18 +21,17 @@ from cuecard.domain.outcome import Outcome, Route, call_as_object
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.gateway.admission.connections import ClientGone, while_connected
 from cuecard.gateway.admission.limits import Lease
+from cuecard.gateway.metrics import GatewayMetrics
 from cuecard.gateway.pairs import RequestPlan, Service
+from cuecard.gateway.records import Accounting, written
 from cuecard.gateway.spending import leased
-from cuecard.gateway.telemetry.journal import written
-from cuecard.gateway.telemetry.metrics import Accounting, GatewayMetrics
-from cuecard.gateway.wire import values
+from cuecard.gateway.wire import chat
 from cuecard.gateway.wire.chat import ChatWriter, calls_of, text_of
 from cuecard.gateway.wire.messages import MessageWriter
-from cuecard.gateway.wire.parameters import header
-from cuecard.gateway.wire.request import ParsedRequest
+from cuecard.gateway.wire.parameters import Json, header
+from cuecard.gateway.wire.request import ParsedRequest, RequestEnd, Unanswered
 from cuecard.gateway.wire.responses import ResponseWriter
 from cuecard.gateway.wire.tools import as_json, pieces
-from cuecard.gateway.wire.values import Json, RequestEnd, Unanswered
 from cuecard.models.base import Model
 from cuecard.strategies.reply import Heard
 from cuecard.strategies.run import answer as run
@@ -112,7 +111,7 @@ class Exchange:
 
     def account(self, outcome: Outcome) -> Json:
         """The `cuecard` object of the answer."""
-        account = values.account(outcome, self._plan.policy.limits, self._service.prices)
+        account = chat.account(outcome, self._plan.policy.limits, self._service.prices)
         if self._plan.max_cost is not None:
             account["limits"]["max_cost"] = self._plan.max_cost
         return account | {"pair": self._service.name}

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
+import logging
 import math
 import time
 import uuid
@@ -23,8 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cuecard.domain.errors import BudgetUsed, RateLimited, Unauthorised
-from cuecard.gateway.admission.keys import Budget, BudgetLedger, Key, digest
+from cuecard.disk import CannotStore, save
+from cuecard.domain.errors import BadInput, BudgetUsed, RateLimited, Unauthorised
+from cuecard.gateway.tables import Budget, Key, digest
 
 LIMITS = ("requests", "tokens")
 """What is limited per minute."""
@@ -172,6 +175,102 @@ def per_minute(key: Key) -> dict[str, int]:
     """The key's limits per minute, by what they limit."""
     limits = {"requests": key.requests_per_minute, "tokens": key.tokens_per_minute}
     return {what: most for what, most in limits.items() if most is not None}
+
+
+# --- budgets, kept in a file ------------------------------------------------------------------------------------------
+
+VERSION = 1
+HINT = "put it back, or move it away: then all budgets begin again"
+log = logging.getLogger("cuecard.gateway")
+
+Used = dict[tuple[str, Budget], tuple[str, float]]
+"""(Hash of a key, budget) -> (period, usage in it)."""
+
+
+class BudgetLedger:
+    """The budget usage of keys, by their hashes. `keep` writes it to a file atomically."""
+
+    def __init__(self, path: Path | None = None, now: Callable[[], float] = time.time) -> None:
+        """Raises BadInput, as `keep_in`."""
+        self.now, self.path = now, path
+        self._used: Used = {}
+        self._is_dirty = self._is_failing = False
+        if path is not None:
+            self.keep_in(path)
+
+    def keep_in(self, path: Path) -> None:
+        """Load the usage from the file, and keep it there from now on.
+
+        Raises BadInput when the file cannot be read or written, or holds something else.
+        """
+        there, since = _read(path), self._used
+        try:
+            save(path, _as_object(there, self.now()))
+        except CannotStore as error:
+            raise BadInput(error.message, "give another path for state under [server]") from error
+        self._used, self.path = there, path
+        for (sha256, budget), (period, amount) in since.items():
+            self._add(sha256, budget, amount if period == budget.period(self.now()) else 0.0)
+
+    def used(self, sha256: str, budget: Budget) -> float:
+        """Usage of the budget in the current period."""
+        period, amount = self._used.get((sha256, budget), ("", 0.0))
+        return amount if period == budget.period(self.now()) else 0.0
+
+    def add(self, sha256: str, tokens: int, cost: float) -> None:
+        """Add the usage of a request that has ended, to all budgets, so that a budget added later includes it."""
+        for budget in Budget:
+            self._add(sha256, budget, cost if budget.is_cost else tokens)
+
+    def _add(self, sha256: str, budget: Budget, amount: float) -> None:
+        used = self.used(sha256, budget) + amount
+        self._used[sha256, budget] = budget.period(self.now()), used
+        self._is_dirty = True
+
+    async def keep(self) -> None:
+        """Write changes to the file, in a thread. A failed write is retried at the next call."""
+        if self.path is None or not self._is_dirty:
+            return
+        self._is_dirty = False
+        try:
+            await asyncio.to_thread(save, self.path, _as_object(self._used, self.now()))
+        except CannotStore as error:
+            self._is_dirty = True
+            if not self._is_failing:
+                log.warning("what keys have used is not kept: %s", error.message)
+            self._is_failing = True
+        else:
+            if self._is_failing:
+                log.warning("what keys have used is kept again")
+            self._is_failing = False
+
+
+def _as_object(used: Used, now: float) -> dict[str, Any]:
+    """The usage in current periods, as plain data; earlier usage no longer counts."""
+    there: dict[str, dict[str, tuple[str, float]]] = {}
+    for (sha256, budget), (period, amount) in used.items():
+        if period == budget.period(now):
+            there.setdefault(sha256, {})[budget] = period, amount
+    return {"version": VERSION, "used": there}
+
+
+def _read(path: Path) -> Used:
+    """The usage in the file, {} without a file. Raises BadInput if it is unreadable: {} would reset all budgets."""
+    try:
+        if not path.exists():
+            return {}
+        stored = json.loads(path.read_bytes())
+        if stored["version"] != VERSION:
+            raise ValueError(f"it is of version {stored['version']!r}, not {VERSION}")
+        return {
+            (str(sha256), Budget(name)): (str(period), float(amount))
+            for sha256, own in stored["used"].items()
+            for name, (period, amount) in own.items()
+        }
+    except OSError as error:
+        raise BadInput(f"cannot read {path}, what keys have used: {error.strerror}", HINT) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BadInput(f"{path} does not hold what keys have used: {type(error).__name__}: {error}", HINT) from error
 
 
 # --- counted in this process ------------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ from typing import Any
 from weakref import WeakSet
 
 from cuecard.domain.errors import BadInput, BudgetReached, BudgetReserved, StateUnavailable, required
-from cuecard.gateway.admission.keys import Budget, Key
 from cuecard.gateway.admission.limits import (
     LIMITS,
     Allowance,
@@ -28,6 +27,7 @@ from cuecard.gateway.admission.limits import (
     per_minute,
     rate_limited,
 )
+from cuecard.gateway.tables import Budget, Key
 
 BUDGETS = (Budget.TOKENS_PER_DAY, Budget.TOKENS_PER_MONTH, Budget.COST_PER_DAY, Budget.COST_PER_MONTH)
 """In the order of the script's arguments."""

@@ -19,8 +19,8 @@ from cuecard.domain.errors import BadInput, RateLimited, TooLarge, TooSlow, Wron
 from cuecard.domain.question import Image
 from cuecard.gateway.admission.connections import BODY_S, ClientGone
 from cuecard.gateway.config import ImageSettings
+from cuecard.gateway.wire.parameters import Json, reading
 from cuecard.gateway.wire.request import Fetch, ParsedRequest
-from cuecard.gateway.wire.values import Json, reading
 from cuecard.models.images import image_headers, images, pillow_decoding
 from cuecard.models.images.fetcher import Fetcher
 from cuecard.models.images.image_headers import Header

@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 
 from cuecard.answers import extract
 from cuecard.answers import json_replies as form
-from cuecard.domain.call import AnswerToken
+from cuecard.domain.call import AnswerToken, Usage
 from cuecard.domain.errors import BadInput, BrokenStream, CuecardError
-from cuecard.domain.outcome import Outcome
+from cuecard.domain.outcome import Outcome, outcome_as_object
 from cuecard.domain.question import Calling
-from cuecard.gateway.wire.request import Fetch, ParsedRequest, parse_translated, split
+from cuecard.gateway.tables import Prices, costs
+from cuecard.gateway.wire.parameters import Json, object_of, reading
+from cuecard.gateway.wire.request import Fetch, ParsedRequest, Unanswered, parse_translated, split
 from cuecard.gateway.wire.tools import ToolCall, as_json, pieces
-from cuecard.gateway.wire.values import Json, object_of, reading, usage
+from cuecard.models.base import Limits
 
 PING = b": ping\n\n"
 """A comment among server-sent events: it keeps a connection alive."""
@@ -37,6 +39,49 @@ def problem(error: CuecardError) -> Json:
     kind = kinds.get(error.http_status, "invalid_request_error" if error.http_status < 500 else "api_error")
     code = error.code or type(error).__name__
     return {"error": {"message": str(error), "type": kind, "param": error.param, "code": code}}
+
+
+def usage(outcome: Outcome | Unanswered) -> Json:
+    """Tokens over all calls, cancelled ones included; unobserved counts are 0 here and null in the breakdown."""
+    total = Usage()
+    for call in outcome.calls:
+        total = total + call.usage
+    prompt, completion = total.prompt_tokens or 0, total.completion_tokens or 0
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": total.cached_tokens or 0},
+        "completion_tokens_details": {"reasoning_tokens": total.reasoning_tokens or 0},
+    }
+
+
+def account(outcome: Outcome, limits: Limits, prices: Mapping[str, Prices]) -> Json:
+    """The `cuecard` object: how the answer came about and what it cost, by model and by call; no texts."""
+    account = outcome_as_object(outcome)
+    del account["answer"]
+    for call in account["calls"]:
+        del call["reasoning"], call["answer"]
+    account["latency"]["overhead_s"] = outcome.overhead_s
+    account["limits"] = {"answer_tokens": limits.of_answer(outcome.kind), "reasoning_tokens": limits.reasoning_tokens}
+    by_role = costs(outcome.calls, prices)
+    account["cost"] = {"total": sum(by_role.values()), **by_role} if prices else None
+    return account
+
+
+def request_id(request: str) -> dict[str, str]:
+    """The request's id in the headers that OpenAI's and Anthropic's clients read."""
+    return {"x-request-id": request, "request-id": request}
+
+
+def headers(request: str, outcome: Outcome) -> dict[str, str]:
+    """The most important part of the `cuecard` object as response headers."""
+    return {
+        **request_id(request),
+        "x-cuecard-route": outcome.route,
+        "x-cuecard-latency-ms": f"{outcome.total_s * 1000:.1f}",
+        "x-cuecard-overhead-ms": f"{outcome.overhead_s * 1000:.2f}",
+    }
 
 
 def calls_of(parsed: ParsedRequest, outcome: Outcome) -> tuple[ToolCall, ...] | None:

@@ -12,10 +12,10 @@ from typing import Any
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.outcome import Outcome
 from cuecard.gateway.wire.chat import calls_of, event, text_of
+from cuecard.gateway.wire.chat import usage as token_usage
+from cuecard.gateway.wire.parameters import Json, object_of
 from cuecard.gateway.wire.request import MOST_PARTS, Fetch, ParsedRequest, nested_format, parse_translated, split
 from cuecard.gateway.wire.tools import ToolCall, as_json, pieces
-from cuecard.gateway.wire.values import Json, object_of
-from cuecard.gateway.wire.values import usage as token_usage
 
 EXAMPLE = '{"model": "cuecard", "max_tokens": 1024, "messages": [{"role": "user", "content": "…"}]}'
 IGNORED = ("cache_control", "container", "context_management", "diagnostics", "inference_geo", "speed")

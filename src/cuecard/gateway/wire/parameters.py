@@ -1,17 +1,143 @@
-"""The table of request parameters, and the readers of those that are handed on to servers."""
+"""The table of request parameters, and the readers of JSON values, with errors that name them."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from cuecard.domain.errors import BadInput, BeyondAPair
-from cuecard.gateway.wire.values import Json, count, flag, is_same, number, object_of, permit_fields, reading, suggest
+from cuecard.domain.errors import BadInput, BeyondAPair, did_you_mean
 from cuecard.models.base import PENALTIES, SAMPLING, TEMPLATE, Extras
+
+Json = dict[str, Any]
+MOST_TOKENS = 2**31 - 1
+"""More than any model generates, and the most that servers accept."""
+
+
+def is_same(one: object, other: object) -> bool:
+    """Whether two values are equal in JSON, where true is not 1."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def suggest(key: str, known: Sequence[str]) -> str:
+    """A hint for an unknown name."""
+    return did_you_mean(key, known, form="{!r}")
+
+
+@contextmanager
+def reading(param: str) -> Iterator[None]:
+    """Encloses the reading of a parameter: sets `param` of a BadInput that has none."""
+    try:
+        yield
+    except BadInput as error:
+        error.param = error.param or param
+        raise
+
+
+def object_of(body: Json, key: str, known: Sequence[str] | None = None, *, of: str | None = None) -> Json:
+    """The object with this name, without nulls, {} if there is none; `known`: the keys that it may have.
+
+    `of`: the object that holds it, if it is not the request. Raises BadInput.
+    """
+    value = body.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise BadInput(f"{key} is not an object", param=_path(key, of))
+    given = {name: each for name, each in value.items() if each is not None}
+    if known is not None and (wrong := sorted(set(given) - set(known))):
+        unknown = wrong[0][:100]
+        raise BadInput(f"unknown key {unknown!r} in {key}", suggest(unknown, known), param=f"{key}.{unknown}")
+    return given
+
+
+def flag(body: Json, key: str, *, default: bool = False, of: str | None = None) -> bool:
+    """A boolean. `of`: the parameter whose object the body is, for the error's `param`."""
+    value = body.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise BadInput(f"{key} is neither true nor false", param=_path(key, of))
+    return value
+
+
+def number(body: Json, key: str, *, of: str | None = None) -> float | None:
+    """A number. `of`: as in `flag`."""
+    value = body.get(key)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise BadInput(f"{key} is not a number", param=_path(key, of))
+    return value
+
+
+def count(body: Json, key: str, least: int = 1, most: int = MOST_TOKENS, *, of: str | None = None) -> int | None:
+    """A whole number from `least` to `most`. `of`: as in `flag`."""
+    value = number(body, key, of=of)
+    if value is not None and (value != int(value) or not least <= value <= most):
+        message = f"{key} is not a whole number of at least {least} and at most {most}"
+        raise BadInput(message, param=_path(key, of))
+    return None if value is None else int(value)
+
+
+def _path(key: str, of: str | None) -> str:
+    return key if of is None else f"{of}.{key}"
+
+
+DATA = "data:"
+ADDRESS = re.compile(r"\s*([a-z][a-z0-9+.-]*://|file:)", re.IGNORECASE)
+"""How the text of an address begins."""
+HINT = "send the data itself, as a data URL"
+CONNECTING = (
+    *("kv_transfer_params", "plugins", "web_search_options", "mcp_servers", "bootstrap_host", "fallbacks"),
+    *("api_key", "api_base", "base_url", "extra_headers", "extra_body", "custom_llm_provider", "user_config"),
+)
+"""Parameters that make a server connect to others."""
+CONFIGURING = re.compile(
+    r"(?:api|access|secret|private|account).?key|credential|password|secret|auth|bearer|_token$|header|callback|webhook"
+    r"|(?:^|_)(?:url|uri|endpoint|host|port|base|proxy|region|project|organization)(?:$|_)"
+    r"|^(?:aws|azure|vertex|litellm|watsonx|hf)_",
+    re.IGNORECASE,
+)
+"""Names of parameters by which proxies let a request choose servers and credentials."""
+REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+
+
+def permit_fields(fields: Json) -> None:
+    """Raises BadInput for unknown parameters that must not be handed on."""
+    for key, value in fields.items():
+        if key in CONNECTING or CONFIGURING.search(key):
+            message = f"{key[:100]!r} is not handed on: it may choose a server or its credentials"
+            raise BadInput(message, "leave it out", param=key[:100])
+        if leads_away(value) or refers_away(value):
+            raise BadInput(f"no address is handed on, and {key[:100]!r} has one", HINT, param=key[:100])
+
+
+def leads_away(value: object) -> bool:
+    """Whether any text in the value is an address."""
+    return any(isinstance(each, str) and ADDRESS.match(each) for each in everything(value))
+
+
+def refers_away(value: object) -> bool:
+    """Whether any schema in the value refers to an address."""
+    schemas = (each for each in everything(value) if isinstance(each, dict))
+    return any(leads_away([each.get(key) for key in REFERENCES]) for each in schemas)
+
+
+def everything(value: object) -> Iterator[object]:
+    """The value, and every value within it."""
+    waiting = [value]
+    while waiting:
+        yield (each := waiting.pop())
+        if isinstance(each, dict):
+            waiting += each.values()
+        elif isinstance(each, list):
+            waiting += each
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
 
 
 class Use(StrEnum):

@@ -8,15 +8,26 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any
 
 from cuecard.answers import asks_for_json, guess_kind, listed_in, schemas
+from cuecard.domain.call import Call
 from cuecard.domain.errors import BadInput, BeyondAPair
 from cuecard.domain.question import AnswerKind, Image, Message, Question, kind_named, kinds_hint
 from cuecard.gateway.wire import tools
-from cuecard.gateway.wire.parameters import STREAM_OPTIONS, Parameters, read
+from cuecard.gateway.wire.parameters import (
+    STREAM_OPTIONS,
+    Json,
+    Parameters,
+    count,
+    flag,
+    number,
+    object_of,
+    read,
+    reading,
+)
 from cuecard.gateway.wire.tools import Tools
-from cuecard.gateway.wire.values import Json, count, estimated_tokens, flag, number, object_of, reading
 from cuecard.strategies.policy import Surface, options_at
 
 Fetch = Callable[[str], Image]
@@ -37,6 +48,8 @@ MOST_PARTS = 10_000
 """Maximum messages of a request, and parts of a message."""
 MOST_OPTION = 2_000
 """Maximum characters of one option."""
+CHARS_PER_TOKEN, TOKENS_PER_IMAGE = 4, 256
+"""For estimates of prompts whose tokens no server has counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +64,30 @@ class RequestInfo:
     """W3C trace context headers, if there are any."""
     prompt_tokens: int = 0
     """Estimated from the request's length."""
+
+
+class RequestEnd(StrEnum):
+    """How a request ended."""
+
+    ANSWERED = "answered"
+    DECIDED = "decided"
+    """Only its route was requested."""
+    LEFT = "client_gone"
+    """Its client disconnected, or the gateway stopped."""
+    FAILED = "failed"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """A request that ended without an outcome, and all of its calls."""
+
+    end: RequestEnd
+    strategy: str
+    calls: tuple[Call, ...]
+    total_s: float
+    error: Exception | None = None
+    """What went wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +137,13 @@ def parse(body: object, fetch: Fetch) -> ParsedRequest:
         reasoning_field=None if hidden else "reasoning" if reasoning else "reasoning_content",
         tools=offered,
     )
+
+
+def estimated_tokens(question: Question) -> int:
+    """Tokens of a question, estimated from its length."""
+    turns = [*question.history, Message("user", question.text, question.images)]
+    texts = [question.system or "", *question.options, *(turn.text for turn in turns)]
+    return sum(map(len, texts)) // CHARS_PER_TOKEN + TOKENS_PER_IMAGE * sum(len(turn.images) for turn in turns)
 
 
 def named(body: Json) -> str:

@@ -15,10 +15,10 @@ from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.outcome import Outcome
 from cuecard.gateway.wire import chat
 from cuecard.gateway.wire.chat import calls_of, event, text_of
+from cuecard.gateway.wire.chat import usage as token_usage
+from cuecard.gateway.wire.parameters import Json, flag, object_of, reading
 from cuecard.gateway.wire.request import Fetch, ParsedRequest, nested_format, parse_translated, split
 from cuecard.gateway.wire.tools import ToolCall, pieces
-from cuecard.gateway.wire.values import Json, flag, object_of, reading
-from cuecard.gateway.wire.values import usage as token_usage
 
 STATEFUL = {
     "previous_response_id": "send the whole conversation as input",

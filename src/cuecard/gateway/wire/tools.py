@@ -17,7 +17,7 @@ from cuecard.answers import json_replies as form
 from cuecard.answers.json_replies import ARGUMENTS, CALLS, NAME
 from cuecard.domain.errors import BadInput, BeyondAPair
 from cuecard.domain.question import AnswerKind, Calling, Message, Question
-from cuecard.gateway.wire.values import Json, reading
+from cuecard.gateway.wire.parameters import Json, reading
 
 MOST_TOOLS = 128
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}")

@@ -1,15 +1,21 @@
-"""Tables of pairs in `cuecard.toml`: which servers have which role, and the settings of requests."""
+"""Tables of `cuecard.toml`: the servers of a pair and their prices, the settings of requests, and keys."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -21,7 +27,7 @@ from pydantic import (
     model_validator,
 )
 
-from cuecard.domain.call import Mode
+from cuecard.domain.call import Call, Mode, Usage
 from cuecard.domain.errors import BadInput
 from cuecard.models import spec
 from cuecard.models.acceptance_table import AcceptanceTable
@@ -35,6 +41,7 @@ from cuecard.strategies.run import known
 EFFORTS: Mapping[str, int] = {"minimal": 256, "low": 512, "medium": 2048, "high": 8192, "xhigh": 16384}
 """Reasoning tokens for OpenAI's `reasoning_effort`; `none` is a short answer of the large model."""
 ROLES = ("small", "large", "third")
+MILLION = 1e6
 
 
 class StrictTable(BaseModel):
@@ -67,6 +74,23 @@ class Prices(StrictTable):
     cached: float | None = Field(None, ge=0)
     """Of cached prompt tokens; None: as `prompt`."""
     completion: float = Field(0.0, ge=0)
+
+
+def cost(used: Usage, prices: Prices) -> float:
+    """The price of these tokens; tokens that are not counted cost nothing."""
+    cached = used.cached_tokens or 0
+    fresh = max(0, (used.prompt_tokens or 0) - cached)
+    a_cached = prices.prompt if prices.cached is None else prices.cached
+    return (fresh * prices.prompt + cached * a_cached + (used.completion_tokens or 0) * prices.completion) / MILLION
+
+
+def costs(calls: Sequence[Call], prices: Mapping[str, Prices]) -> dict[str, float]:
+    """The price of a request's calls by role, of the roles that have prices."""
+    total = dict.fromkeys(prices, 0.0)
+    for call in calls:
+        if call.role in prices:
+            total[call.role] += cost(call.usage, prices[call.role])
+    return total
 
 
 class Upstream(StrictTable):
@@ -249,3 +273,89 @@ def _name(model: str) -> str:
             return checkpoint.name
         case _:
             return model
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+PREFIX = "cue-"
+
+
+class Key(StrictTable):
+    """A client's key: its name, the SHA-256 of its secret (the secret is not stored), and what it may do."""
+
+    name: str = Field(min_length=1)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    requests_per_minute: int | None = Field(None, ge=1)
+    tokens_per_minute: int | None = Field(None, ge=1)
+    tokens_per_day: int | None = Field(None, ge=1)
+    tokens_per_month: int | None = Field(None, ge=1)
+    cost_per_day: float | None = Field(None, gt=0, allow_inf_nan=False)
+    cost_per_month: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """In the currency of the prices."""
+    expires: AwareDatetime | None = None
+    """The time from which the key is refused; a key with a date is valid until the end of that day, in UTC."""
+    pairs: list[str] | None = Field(None, min_length=1)
+    """The only pairs that it may use; None: all."""
+
+    @field_validator("expires", mode="before")
+    @classmethod
+    def _is_a_time(cls, given: Any) -> Any:
+        how = "write a date, or a time with its zone, such as 2026-12-31T18:00:00Z"
+        if isinstance(given, str):
+            try:
+                given = date.fromisoformat(given) if len(given) == len("2026-12-31") else datetime.fromisoformat(given)
+            except ValueError:
+                raise ValueError(f"{given[:40]!r} is no time: {how}") from None
+        if isinstance(given, datetime) and given.tzinfo is None:
+            raise ValueError(f"{given} has no zone: {how}")
+        if isinstance(given, date) and not isinstance(given, datetime):
+            try:
+                return datetime.combine(given + timedelta(days=1), datetime.min.time(), UTC)
+            except OverflowError:
+                raise ValueError(f"{given} is too late: leave it out") from None
+        return given
+
+    @cached_property
+    def budgets(self) -> Mapping[Budget, float]:
+        return {each: most for each in Budget if (most := getattr(self, each)) is not None}
+
+    def may_use(self, pair: str) -> bool:
+        return self.pairs is None or pair in self.pairs
+
+
+def make() -> tuple[str, str]:
+    """A new secret of 256 random bits, and its SHA-256. With so many bits, a hash without salt cannot be searched."""
+    secret = PREFIX + secrets.token_urlsafe(32)
+    return secret, digest(secret)
+
+
+def digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class Budget(StrEnum):
+    """The budgets that a key may have."""
+
+    TOKENS_PER_DAY = "tokens_per_day"
+    TOKENS_PER_MONTH = "tokens_per_month"
+    COST_PER_DAY = "cost_per_day"
+    COST_PER_MONTH = "cost_per_month"
+
+    @property
+    def is_cost(self) -> bool:
+        return self.startswith("cost")
+
+    @property
+    def is_daily(self) -> bool:
+        return self.endswith("day")
+
+    def period(self, now: float) -> str:
+        """The day or month of a Unix time, in UTC."""
+        return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d" if self.is_daily else "%Y-%m")
+
+    def resets_at(self, now: float) -> datetime:
+        """The end of the day or month: midnight in UTC."""
+        today = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        if self.is_daily:
+            return today + timedelta(days=1)
+        return (today.replace(day=1) + timedelta(days=32)).replace(day=1)

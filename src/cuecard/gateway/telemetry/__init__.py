@@ -1,1 +1,0 @@
-"""Records of requests: metrics, journal, traces."""
