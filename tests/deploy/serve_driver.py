@@ -61,7 +61,7 @@ class Driver:
         from ray import serve
 
         from cuecard.demo import boards
-        from cuecard.deploy.ray_models import RemoteModel
+        from cuecard.deploy.ray import RemoteModel
         from cuecard.models import prompt
 
         handle = serve.get_deployment_handle("large", "cuecard")
