@@ -27,7 +27,7 @@ from cuecard.domain.question import AnswerKind, Question
 from cuecard.evals.runner.run import chosen
 from cuecard.models import spec
 from cuecard.models.base import Limits
-from cuecard.report.evaluation.cut_cards import kept_words
+from cuecard.report.evaluation.figures import kept_words
 from cuecard.report.html import write_csv
 from cuecard.stats.bootstrap import Band, band
 from cuecard.stats.inference import holm, wilson_bounds

@@ -20,7 +20,7 @@ from cuecard.evals.runner.run import chosen
 from cuecard.evals.scorers import scores
 from cuecard.models import spec
 from cuecard.models.base import Limits
-from cuecard.report.evaluation.cut_cards import masking as masking_figure
+from cuecard.report.evaluation.figures import masking as masking_figure
 from cuecard.report.html import write_csv
 
 HERE = Path(__file__).parent

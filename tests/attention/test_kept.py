@@ -13,7 +13,7 @@ from cuecard.attention import run as runs
 from cuecard.attention.store import Folder
 from cuecard.models.base import Limits
 from cuecard.models.local.model import LocalModel
-from cuecard.report.evaluation.cut_cards import kept_words
+from cuecard.report.evaluation.figures import kept_words
 
 REASONING = "There are 3 boxes. Each has 1,200 pens, so 3 * 1200 = 3600. The answer is \\boxed{3,600}."
 WEIGHED = [(word, float(place == 4)) for place, word in enumerate(ablation.words(REASONING))]

@@ -8,7 +8,7 @@ from runs import run_directory
 
 from cuecard.evals import run_folder
 from cuecard.evals.analysis.results import run_results
-from cuecard.report.evaluation.cut_cards import cut_cards, kept, masking
+from cuecard.report.evaluation.figures import cut_cards, kept, masking
 
 CUTS = [f"transfer/keep={keep}/select={select}" for keep in ("0.2", "0.6") for select in ("last", "first")]
 ARMS = ("short:large", "reason:large", "transfer", "mutual", *CUTS, "mutual/keep=0.2/select=last")

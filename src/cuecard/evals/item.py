@@ -10,7 +10,7 @@ from cuecard.domain.question import Question
 
 Aggregate = Literal["mean", "circular", "pope", "mme", "hallusion", "blink", "cv-bench", "mmmu", "ocrbench", "vmcbench"]
 """A task's score: the mean over items, or the share of groups with all answers right (`circular`); with the other names
-the mean, and additionally the figures of `analysis.aggregates`."""
+the mean, and additionally the figures of `analysis.scores`."""
 
 
 @dataclass(frozen=True)
