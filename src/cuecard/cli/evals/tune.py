@@ -294,11 +294,11 @@ def _show_tuned(tuned: Tuning, seen: tuning.Table, unit: str, out: Path | None) 
         needs = f"{look.needs:,}" if look.needs else "–"
         shown.add_row(look.arm, f"{look.accuracy:.3f}", f"{look.cost:.4g}", _tested(look), needs)
     console.print(shown)
-    console.print("needs: about how many questions would show it, if it is what it looks like", style="dim")
-    third = f"{tuned.explored} of {tuned.questions} questions ({tuned.clusters} clusters) set the order of the tests"
+    console.print("needs: questions that the test would take, if its accuracy is the observed one", style="dim")
+    third = f"{tuned.explored} of {tuned.questions} questions ({tuned.clusters} clusters) order the tests"
     console.print(third, style="dim")
     if left := len(tuned.candidates) - len(rows):
-        console.print(f"and {left} that cost more than the baseline or look as if they lost too much", style="dim")
+        console.print(f"not shown: {left} that cost more than the baseline or lose too much accuracy", style="dim")
     if (chosen := tuned.chosen) is not None:
         times = _speed_up(seen, tuned, chosen)
         span = f", {100 * times.confidence:g}% interval {times.low:.2f} to {times.high:.2f}" if times.low else ""
@@ -308,12 +308,12 @@ def _show_tuned(tuned: Tuning, seen: tuning.Table, unit: str, out: Path | None) 
         return
     # a later candidate may need fewer than the run has, as tests in a fixed order end with the first that fails
     wanted = [look for look in rows if look.needs and look.p is not None] or [look for look in rows if look.needs]
-    console.print(f"no cheaper policy is sure to keep {tuned.goal} of {baseline.arm}: the data do not suffice")
+    console.print(f"no cheaper policy is shown to keep {tuned.goal} of {baseline.arm}")
     if wanted:
         least = min(wanted, key=lambda look: look.needs or 0)
-        console.print(f"about {least.needs:,} questions would show it of {least.arm}")
+        console.print(f"{least.arm} would need about {least.needs:,} questions")
     else:
-        console.print("none looks as if it did, so more questions would hardly help")
+        console.print("more questions would hardly help: every candidate loses too much accuracy")
 
 
 def _tested(look: CandidateResult) -> str:
