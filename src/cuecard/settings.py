@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from numbers import Integral, Real
 from pathlib import Path
-from types import NoneType
-from typing import Any, TypeVar, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from cuecard.domain.errors import BadInput, did_you_mean
 
@@ -55,16 +55,22 @@ def check(table: Mapping[str, Any], kinds: Mapping[str, type], where: str = "") 
 
 def build(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
     """Build the dataclass `kind` from a table of its fields. Raises BadInput as `check`, and for a missing field."""
-    check(table, {name: _plain(hint) for name, hint in get_type_hints(kind).items()}, where)
+    check(table, kinds_of(kind), where)
     for each in fields(kind):  # type: ignore[arg-type]
         if each.default is MISSING and each.name not in table:
             raise BadInput(f"{where}{each.name} is missing", f"write {each.name} = …")
     return kind(**table)
 
 
+def kinds_of(kind: type) -> dict[str, type]:
+    """The fields of a dataclass, and the types of their values in a table: `int` of `int | None`."""
+    return {name: _plain(hint) for name, hint in get_type_hints(kind).items()}
+
+
 def _plain(hint: Any) -> type:
-    """`int` of `int | None`."""
-    plain: type = next((each for each in get_args(hint) if each is not NoneType), hint)
+    if get_origin(hint) in (Union, UnionType):
+        hint = next(each for each in get_args(hint) if each is not NoneType)
+    plain: type = {Mapping: dict, Sequence: list}.get(get_origin(hint), hint)
     return plain
 
 

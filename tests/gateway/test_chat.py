@@ -15,7 +15,6 @@ from gateways import COUNT, DESCRIBE, THOUGHT, agreeing, disagreeing, gateway, m
 from cuecard.domain.errors import ModelUnreachable
 from cuecard.domain.question import Image
 from cuecard.models.images.fetcher import Fetcher
-from cuecard.models.images.images import data_url
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.testing.mock_server import MockServer
@@ -263,7 +262,7 @@ async def test_system_prompt_and_conversation_reach_both_models_in_order(board):
     models = disagreeing()
     conversation = [
         {"role": "system", "content": "Be brief."},
-        asking_about(data_url(Image(board.read_bytes()))),
+        asking_about(Image(board.read_bytes()).data_url),
         {"role": "assistant", "content": "Digits."},
         {"role": "user", "content": COUNT},
     ]

@@ -22,7 +22,7 @@ from cuecard.domain.question import Image
 from cuecard.gateway.config import ImageSettings, read
 from cuecard.gateway.wire import body as taking
 from cuecard.models.images import images
-from cuecard.models.images.images import DECODER, QUICK_DECODER, data_url
+from cuecard.models.images.images import DECODER, QUICK_DECODER
 
 MIB = 2**20
 KINDS = pictures.every_kind()
@@ -30,7 +30,7 @@ HUGE_WEBPS = pictures.huge_webps(16)
 
 
 def asked(*given: bytes) -> dict[str, Any]:
-    parts = [{"type": "image_url", "image_url": {"url": data_url(Image(data))}} for data in given]
+    parts = [{"type": "image_url", "image_url": {"url": Image(data).data_url}} for data in given]
     return {
         "model": "cuecard",
         "messages": [{"role": "user", "content": [*parts, {"type": "text", "text": "How many cats are there?"}]}],

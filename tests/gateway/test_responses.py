@@ -13,7 +13,6 @@ from gateways import COUNT, DESCRIBE, THOUGHT, disagreeing, gateway, model
 from cuecard.domain.errors import BadInput, ModelUnreachable
 from cuecard.domain.question import Image
 from cuecard.gateway.wire.responses import ItemMemory
-from cuecard.models.images.images import data_url
 from cuecard.models.replay import Says, ScriptedModel
 
 USER = {"role": "user", "content": COUNT}
@@ -143,7 +142,7 @@ async def test_the_clients_own_stream_helper_understands_it():
 
 async def test_an_answer_is_sent_back_with_the_next_question(board):
     models = disagreeing()
-    picture = {"type": "input_image", "image_url": data_url(Image(board.read_bytes())), "detail": "auto"}
+    picture = {"type": "input_image", "image_url": Image(board.read_bytes()).data_url, "detail": "auto"}
     first = {"role": "user", "content": [picture, {"type": "input_text", "text": COUNT}]}
     async with gateway(models) as client:
         answer = await client.responses.create(model="cuecard", input=[first])

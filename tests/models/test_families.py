@@ -172,9 +172,7 @@ def test_qwens_prompts_are_laid_out_as_qwens_own_processor_does(
 
 
 def saved(images: tuple[Image, ...]) -> list[str]:
-    from cuecard.models.images.images import data_url
-
-    return [data_url(image) for image in images]
+    return [image.data_url for image in images]
 
 
 def test_a_processor_whose_videos_need_torchvision_is_loaded_for_images(

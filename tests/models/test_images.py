@@ -23,7 +23,7 @@ from PIL import Image as PilImage
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
 from cuecard.models.images import images
-from cuecard.models.images.images import MOST_BYTES, data_url, load
+from cuecard.models.images.images import MOST_BYTES, load
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -69,7 +69,7 @@ def test_every_way_to_give_an_image_gives_the_same(tmp_path: Path) -> None:
     wrapped = "data:image/png;base64," + base64.encodebytes(data).decode()
     given = [path, str(path), data, bytearray(data), memoryview(data), url, wrapped, Image(data)]
     assert {load(source) for source in given} == {Image(data)}
-    assert data_url(load(data)) == url
+    assert load(data).data_url == url
 
 
 @pytest.mark.parametrize("head", ["data:image/png;base64,", "DATA:image/PNG;BASE64,", "data:;charset=x;Base64,"])

@@ -93,37 +93,43 @@ def costs(calls: Sequence[Call], prices: Mapping[str, Prices]) -> dict[str, floa
     return total
 
 
-class Upstream(StrictTable):
+KEY_CHECKS: Mapping[str, Any] = {
+    "model": Annotated[str, checked(spec.parse)],
+    "family": Annotated[str | None, checked(lambda name: name == "auto" or named(name))],
+    "constraint": Dialect | None,
+    "cards": Annotated[list[CardFormat] | None, Field(min_length=1)],
+    "prefix_cache_mib": Annotated[float | None, Field(gt=0)],
+    "reasoning_tags": Annotated[list[str] | None, Field(min_length=2, max_length=2)],
+    "timeout_s": Annotated[float | None, Field(gt=0)],
+    "extra_body": dict[str, Any] | None,
+    "gpu_memory": Annotated[float | None, Field(gt=0, le=MOST_SHARE)],
+    "max_len": Annotated[int | None, Field(ge=1)],
+    "engine_args": dict[str, Any] | None,
+}
+"""The types of keys of a model's table that are more than a text, a number or a boolean."""
+
+
+def _model_fields() -> dict[str, Any]:
+    """One field per key of a model's table: its type, and None unless it is required."""
+    types = {key: KEY_CHECKS.get(key, (StrictBool if kind is bool else kind) | None) for key, kind in spec.KEYS.items()}
+    return {key: (kind, ... if key == "model" else None) for key, kind in types.items()}
+
+
+if TYPE_CHECKING:
+
+    class ModelTable(StrictTable):
+        model: str
+else:
+    ModelTable = create_model("ModelTable", __base__=StrictTable, **_model_fields())
+
+
+class Upstream(ModelTable):
     """One server of a model, or a model in this process: the keys of `models/spec.py`, and its load limits."""
 
-    model: Annotated[str, checked(spec.parse)]
     weight: float = Field(1.0, gt=0)
     most_at_once: int | None = Field(None, ge=1)
     prices: Prices | None = None
     """None: unknown."""
-    device: str | None = None
-    dtype: str | None = None
-    revision: str | None = None
-    api_key: str | None = None
-    family: Annotated[str | None, checked(lambda name: name == "auto" or named(name))] = None
-    prefill: StrictBool | None = None
-    prefix_cache: StrictBool | None = None
-    scoring: StrictBool | None = None
-    images: StrictBool | None = None
-    logprobs: StrictBool | None = None
-    constraint: Dialect | None = None
-    cards: list[CardFormat] | None = Field(None, min_length=1)
-    """The card formats that it reads well, the best first."""
-    prefix_cache_mib: float | None = Field(None, gt=0)
-    reasoning_tags: list[str] | None = Field(None, min_length=2, max_length=2)
-    """The tags that open and close its reasoning, in addition to the known ones."""
-    timeout_s: float | None = Field(None, gt=0)
-    extra_body: dict[str, Any] | None = None
-    gpu_memory: float | None = Field(None, gt=0, le=MOST_SHARE)
-    """For `vllm:`, as the keys below: the share of the device's memory."""
-    max_len: int | None = Field(None, ge=1)
-    eager: StrictBool | None = None
-    engine_args: dict[str, Any] | None = None
 
     def table(self) -> dict[str, Any]:
         """The table for `spec.load`: only the keys that were given."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from PIL import Image as PilImage
 
 from cuecard.domain.call import Usage
 from cuecard.domain.errors import BadInput, BrokenStream, Unsupported
+from cuecard.domain.question import Image
 from cuecard.latency.readings import Point, ProfileConfig, Reading, Readings
 from cuecard.latency.rounds import ProfileEnd, ProfileProgress, RoundLimits, Rounds
 from cuecard.latency.server_requests import TimedClient, closed_loop, open_loop, reading_of, undisturbed
@@ -302,4 +302,4 @@ def picture(side: int, chance: Random) -> str:
     cells = PilImage.frombytes("RGB", (_CELLS, _CELLS), chance.randbytes(3 * _CELLS * _CELLS))
     file = io.BytesIO()
     cells.resize((side, side), PilImage.Resampling.NEAREST).save(file, "PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return Image(file.getvalue()).data_url

@@ -15,22 +15,12 @@ from typing import Any
 from cuecard import settings
 from cuecard.domain.errors import BadInput, MissingExtra, did_you_mean
 from cuecard.models.base import Model
+from cuecard.models.openai.families import ServerSettings
 from cuecard.models.vllm import settings as vllm_settings
 
 EMBEDDED = ("demo-small", "demo-large")
 SERVED_KEYS: Mapping[str, type] = {
-    "api_key": str,
-    "family": str,
-    "prefill": bool,
-    "constraint": str,
-    "cards": list,
-    "prefix_cache": bool,
-    "scoring": bool,
-    "images": bool,
-    "logprobs": bool,
-    "reasoning_tags": list,
-    "timeout_s": float,
-    "extra_body": dict,
+    key: kind for key, kind in settings.kinds_of(ServerSettings).items() if key != "name"
 }
 LOCAL_KEYS: Mapping[str, type] = {"device": str, "dtype": str, "revision": str, "prefix_cache_mib": float}
 KEYS: Mapping[str, type] = {"model": str, **LOCAL_KEYS, **SERVED_KEYS, **vllm_settings.KEYS}

@@ -115,8 +115,7 @@ def thumbnail(image: Image | None) -> Thumbnail:
             opened.convert("RGB").save(buffer, "PNG", optimize=True)
     except (UnidentifiedImageError, OSError, ValueError, Pictures.DecompressionBombError):
         return Thumbnail("(image cannot be shown)")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return Thumbnail("the image that the question is about", f"data:image/png;base64,{data}")
+    return Thumbnail("the image that the question is about", Image(buffer.getvalue()).data_url)
 
 
 def clipped(text: str, length: int) -> str:

@@ -9,7 +9,6 @@ zstd, which zipfile supports from Python 3.14 or with the package zipfile-zstd.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import re
@@ -128,8 +127,7 @@ def _sample(row: ExportedAnswer, answers: ArmExport, picture: Callable[[str], Im
     question, hint = files.question_of(item["text"])
     text = f"Hint: {hint}\n{question}" if hint else question
     shown = [image for digest in item["images"] if (image := picture(digest)) is not None]
-    urls = [f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}" for image in shown]
-    images = [{"type": "image", "image": url} for url in urls]
+    images = [{"type": "image", "image": image.data_url} for image in shown]
     content: Any = [{"type": "text", "text": text}, *images] if images else text
     reply, failed = answer["reply"] or "", answer["status"] == "error"
     thought = [{"type": "reasoning", "reasoning": row.thinking}, {"type": "text", "text": reply}]

@@ -119,11 +119,6 @@ def _short(name: str) -> str:
     return name if len(name) <= 200 else f"{name[:199]}…"
 
 
-def data_url(image: Image) -> str:
-    """The image as a data URL, the form that every server accepts."""
-    return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"
-
-
 def _file(path: Path) -> bytes:
     name = _short(str(path))
     try:

@@ -287,7 +287,7 @@ class ModelProcess:
 
     def _start(self) -> None:
         self._connection, theirs = Pipe()
-        code = f"from cuecard.models.local.process_child import serve; serve({theirs.fileno()}, {self._given!r})"
+        code = f"from cuecard.models.local.model import serve; serve({theirs.fileno()}, {self._given!r})"
         self._child = subprocess.Popen(
             [sys.executable, "-P", "-c", code],
             pass_fds=[theirs.fileno()],

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,7 +22,7 @@ from cuecard.models.acceptance_table import AcceptanceTable
 from cuecard.models.base import SAMPLING, Abilities, Event, Limits, Progress, Started, Weighed, Weighing
 from cuecard.models.images.image_scope import ImageScope
 from cuecard.models.local.embedded_network import NumpyNetwork, PlainReader, is_embedded
-from cuecard.models.local.engine import Engine, ModelProcess, ProcessEnded, Step, may_start, refusing
+from cuecard.models.local.engine import READY, SEEN, Engine, Job, ModelProcess, ProcessEnded, Step, may_start, refusing
 from cuecard.models.local.inputs import Inputs, PromptReader, Span, spans, tokenized
 from cuecard.models.local.network import Computed, Logits, Network, Prefixes
 from cuecard.models.prompt import CardFormat, Prompt, neutral, style_of
@@ -381,3 +383,41 @@ class LocalModel:
         if self._network.shares_prefixes:
             ids, rooms = tuple(sequence.ids), sequence.cache.rooms
             self._prefixes.keep(Computed(ids, sequence.images, rooms, sequence.rope_delta, passing))
+
+
+# --- in the child of `ModelProcess` -----------------------------------------------------------------------------------
+
+
+def serve(descriptor: int, given: tuple[str, float | None]) -> None:
+    """Run one model's calls, received from a pipe, and send their events back through it, until it closes."""
+    connection: Connection[Any, Any] = Connection(descriptor)
+    sending = threading.Lock()
+    model = LocalModel.load(given[0], prefix_cache_mib=given[1])
+    jobs: dict[int, Job] = {}
+
+    def send(number: int, items: list[Any], ended: bool) -> None:
+        with sending:
+            connection.send((number, items, ended))
+        if ended:
+            jobs.pop(number, None)
+
+    if (scope := model.abilities.scope) is not None:
+        scope.seen.on_keep = lambda digest, distances: send(SEEN, [digest, distances], False)
+    send(READY, [], False)
+    try:
+        while True:
+            number, name, arguments = connection.recv()
+            if name == "stop":
+                break
+            if name == "forget":
+                model.forget()
+            elif name is None:
+                if job := jobs.get(number):
+                    job.cancelled = True
+            else:
+                jobs[number] = job = Job(model.steps(name, *arguments), partial(send, number))
+                model.engine.take(job)
+    except (EOFError, KeyboardInterrupt):
+        pass
+    finally:
+        model.engine.stop()

@@ -13,7 +13,6 @@ from cuecard.domain.call import AnswerToken, FinishReason, Mode, Usage
 from cuecard.domain.errors import BrokenStream, ContentFiltered
 from cuecard.domain.question import Question
 from cuecard.models.base import PENALTIES, SAMPLING, TEMPLATE, CallLimits, Event, Extras, Limits, Progress
-from cuecard.models.images.images import data_url
 from cuecard.models.openai.response_body import Chunk, SurrogateJoiner, Token, logprob
 from cuecard.models.prompt import Prompt, Turn
 from cuecard.models.reasoning_events import ReasoningEvents, RepetitionDetector
@@ -56,7 +55,7 @@ def _content(turn: Turn) -> str | list[Body]:
     """Plain text if there is no image: not every server accepts content parts for every role."""
     if not turn.images:
         return turn.text
-    parts: list[Body] = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in turn.images]
+    parts: list[Body] = [{"type": "image_url", "image_url": {"url": image.data_url}} for image in turn.images]
     return [*parts, {"type": "text", "text": turn.text}]
 
 
