@@ -12,11 +12,11 @@ from typing import Annotated, Any, NoReturn, cast
 
 import typer
 import typer.main
-from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
 import cuecard
+from cuecard.cli.console import is_unstyled, make_console
 from cuecard.domain.errors import CuecardError
 
 # before a command imports NumPy: the embedded pair's matrices are too small for several threads (see models.local)
@@ -182,8 +182,11 @@ def main() -> None:
     141, as for other programs, if the reader of the output (`head`, a pager) closes it.
     """
     try:
+        arguments = sys.argv[1:] or ["--help"]
+        if "--help" in arguments and is_unstyled():
+            cast(Any, import_module("typer.rich_utils")).COLOR_SYSTEM = None
         # Typer turns an interrupt into an exit code
-        code = app(sys.argv[1:] or ["--help"], prog_name="cuecard", standalone_mode=False)
+        code = app(arguments, prog_name="cuecard", standalone_mode=False)
         if sys.stdout is not None:  # None if the shell has closed it (`>&-`)
             sys.stdout.flush()
         sys.exit(code)
@@ -216,7 +219,7 @@ def _drop_output() -> None:
 def _refuse(what: str, hint: str) -> NoReturn:
     line = f"[red]error:[/] {_plain(what)}" + (f" [dim]({_plain(hint)})[/]" if hint else "")
     try:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(line)
+        make_console(stderr=True, soft_wrap=True).print(line)
     except (BrokenPipeError, SystemExit):  # Rich exits with 1 if the output is closed
         _drop_output()
     sys.exit(2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from cuecard.cli import fit as estimates
+from cuecard.cli.console import is_unstyled
 from cuecard.cli.options import takes_policy_options, telling_what_is_kept
 from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.errors import BadInput
@@ -171,7 +171,7 @@ def _remark(text: str) -> None:
 
 def _print(text: str, *, dim: bool = False) -> None:
     """To standard error as it is; dimmed on a terminal that may show styles."""
-    styled = dim and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    styled = dim and sys.stderr.isatty() and not is_unstyled()
     text = text.encode("utf-8", "replace").decode()
     sys.stderr.write(f"\x1b[2m{text}\x1b[0m" if styled else text)
     sys.stderr.flush()

@@ -14,6 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from cuecard import disk
+from cuecard.cli.console import make_console
 from cuecard.cli.evals.tasks import open_named
 from cuecard.cli.options import parts, progress_bar, telling_what_is_kept
 from cuecard.domain.errors import BadInput, required
@@ -78,7 +79,7 @@ def attention(
         "budget": budget,
         **({} if recorded is None else {"reasonings": reasonings_digest(recorded)}),
     }
-    console = Console(stderr=True, highlight=False)
+    console = make_console(stderr=True)
     with (
         telling_what_is_kept(lambda: f"what is done is kept in {out}, and the same command goes on from there") as stop,
         room.Folder(out, config, {"argv": sys.argv[1:], "machine": machine()}) as folder,
@@ -165,7 +166,7 @@ def report(run: Path, out: Path | None, questions: int, as_json: bool) -> None:
 
 
 def _show(results: Any, page: Any, ends: Sequence[str]) -> None:
-    console = Console(highlight=False)
+    console = make_console()
     rows = page.whole_table(list(results.conditions.values()))
     first, *heads = list(rows[0])[:6]
     # figures are never cut: the names in the first column wrap instead

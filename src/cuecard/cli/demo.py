@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from cuecard import disk
+from cuecard.cli.console import make_console
 from cuecard.cli.options import telling_what_is_kept
 from cuecard.demo import EXTRA
 from cuecard.demo.live import ARMS, HEADLINE, LiveRun, Tally, examine, regimes
@@ -58,7 +59,7 @@ def demo(
     tasks = regimes(shapes, boards, seed)
     study = Study({"small": small, "large": large}, [task.name for task in tasks], ARMS)
     _prepare(out)
-    watch = _Watch(Console(highlight=False), tasks, out)
+    watch = _Watch(make_console(), tasks, out)
     with telling_what_is_kept(watch.kept) as stop:
         models = study.load()
         plan = study.plan(tasks, study.seats(models))

@@ -16,10 +16,10 @@ from typing import Annotated, Any
 
 import typer
 from PIL import Image as Pictures
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from cuecard.cli.console import make_console
 from cuecard.cli.options import whole_numbers
 from cuecard.domain.errors import BadInput, required
 from cuecard.domain.outcome import LatencyKind, Route
@@ -51,7 +51,7 @@ def fit(
         errors = {path.stem: asdict(each)["held_out"] for path, each in zip(written, fits, strict=True)}
         typer.echo(json.dumps(errors, indent=2, ensure_ascii=False))
         return
-    console = Console(highlight=False)
+    console = make_console()
     console.print(_errors(fits))
     for path in written:
         console.print(Text(f"estimated: {path}", style="dim"))
@@ -108,7 +108,7 @@ def breakeven(
     if as_json:
         typer.echo(json.dumps(json.loads(path.read_text(encoding="utf-8")), indent=2))
         return
-    console = Console(highlight=False)
+    console = make_console()
     for each in found:
         console.print(_crossings(each))
         for line in each.extrapolated:
@@ -197,7 +197,7 @@ def estimate(
     shown = Table("strategy", *(f"{length:,} tokens of reasoning" for length in lengths), box=None, title=title)
     for name, seconds in found.items():
         shown.add_row(name, *map(formatting.duration, seconds.values()))
-    console = Console(highlight=False)
+    console = make_console()
     console.print(shown)
     for line in notes:
         console.print(Text(line, style="yellow"))
@@ -251,7 +251,7 @@ def plan(
         printed = {"label": "estimated", "questions": questions, "pairs": [asdict(each) for each in found]}
         typer.echo(json.dumps(printed, indent=2, ensure_ascii=False))
         return
-    console = Console(highlight=False)
+    console = make_console()
     for each in found:
         console.print(_plan_table(each, questions))
         for model, origin in each.origins.items():

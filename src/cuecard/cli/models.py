@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from cuecard.cli.console import make_console
 from cuecard.domain.errors import CuecardError, required
 from cuecard.models import probe as probes
 from cuecard.models import spec
@@ -40,7 +41,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list with an object for each model.")] = False,
 ) -> None:
     """Show models and what each can do."""
-    console = Console(highlight=False)
+    console = make_console()
     objects: list[dict[str, Any]] = []
     failed = 0
     for name in specs or list(spec.EMBEDDED):
@@ -173,7 +174,7 @@ def check(
     if as_json:
         typer.echo(json.dumps({name: asdict(each) | {"settings": each.settings} for name, each in found.items()}))
     else:
-        console = Console(highlight=False)
+        console = make_console()
         for name, each in found.items():
             console.print(block(name, facts(each)))
         for name, role, ones in roles:

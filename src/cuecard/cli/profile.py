@@ -16,6 +16,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from cuecard import disk
+from cuecard.cli.console import make_console
 from cuecard.cli.options import LINE_S, Stopping, parts, progress_bar, telling_what_is_kept, whole_numbers
 from cuecard.domain.errors import BadInput, required
 from cuecard.latency import server_profile
@@ -120,7 +121,7 @@ def profile(
     }
     max_s = None if max_minutes is None else 60 * max_minutes
     limits: dict[str, Any] = {"repeats": repeats, "precision": precision, "max_s": max_s}
-    console = Console(stderr=True, highlight=False)
+    console = make_console(stderr=True)
     if at_servers := _at_servers(models):
         _refuse(
             {"--batch": batch != "1", "--attention": attention, "--compile": compiled, "--dtype": dtype,
@@ -151,7 +152,7 @@ def profile(
         typer.echo(json.dumps(ended | ({"points": metrics_of(out)} if at_servers else {}), indent=2))
         return
     if at_servers:
-        show(Console(highlight=False), out)
+        show(make_console(), out)
     _show(console, end, out)
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from cuecard import disk
 from cuecard.cli import attention as attention_report
+from cuecard.cli.console import make_console
 from cuecard.cli.evals.study import Prices
 from cuecard.cli.fit import fits_of, pairs_of
 from cuecard.cli.options import show_files, telling_what_is_kept
@@ -93,7 +93,7 @@ def report(
 
 
 def _show(found: RunResults, drawn: Any, written: list[Path], warnings: list[str]) -> None:
-    console = Console(highlight=False)
+    console = make_console()
     for warning in warnings:
         console.print(Text(warning, style="yellow"))
     for task in (task for task in found.tasks if task.verdict is not None):
@@ -152,7 +152,7 @@ def latency_report(run: Path, out: Path | None, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({name: list(rows) for name, rows in made.tables.items()}, indent=2, default=str))
         return
-    console = Console(highlight=False)
+    console = make_console()
     for line in drawn.summary(shown):
         console.print(Text(f"· {line}"))
     show_files(console, written)

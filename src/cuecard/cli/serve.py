@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from cuecard import virtual_time
+from cuecard.cli.console import make_console
 from cuecard.cli.options import takes_policy_options, telling_what_is_kept
 from cuecard.domain.errors import BadInput, required
 from cuecard.domain.outcome import Route
@@ -96,7 +96,7 @@ def _kept(chosen: Config) -> str:
 
 
 def _announce(pairs: Pairs, root: str) -> None:
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = make_console(stderr=True, soft_wrap=True)
     for pair in pairs:
         models = " and ".join(model.name for model in pair.models.values())
         console.print(f"{models} are served as {pair.name} at {root}/v1", markup=False)
@@ -183,7 +183,7 @@ async def _all(
     from cuecard.gateway.replay import replay
 
     replayed: list[ReplayedRequest] = []
-    bar = iter(track(range(len(found)), "replaying", console=Console(stderr=True), disable=quiet, transient=True))
+    bar = iter(track(range(len(found)), "replaying", console=make_console(stderr=True), disable=quiet, transient=True))
     try:
         async for each in replay(found, strategy, policy, living):
             next(bar, None)
@@ -195,7 +195,7 @@ async def _all(
 
 
 def _show(totals: dict[str, Any], strategy: str, replayable: int) -> None:
-    console = Console(highlight=False)
+    console = make_console()
     console.print(f"{replayable} of {totals['requests']} requests can be replayed by [bold]{strategy}[/]", end="")
     console.print(f"; {totals['answers_changed']} answers change; {totals['calls_asked']} calls were made")
     table = Table("", "before", "after", box=None)

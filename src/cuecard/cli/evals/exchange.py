@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from cuecard import disk
+from cuecard.cli.console import make_console
 from cuecard.cli.evals.runs import opened_run
 from cuecard.cli.evals.study import beta_text, interval_text
 from cuecard.cli.evals.tasks import open_named
@@ -167,7 +167,7 @@ async def _filled(made: Import, held: run_folder.RunFolder) -> ImportResult:
 
 
 def _show(task: Record, sources: list[Source], filled: ImportResult, out: Path) -> None:
-    console = Console(highlight=False)
+    console = make_console()
     rows = [(arm, _cells(about)) for arm, about in task["arms"].items()]
     console.print(ArmTable(("accuracy", "95%", "resolved"), rows, task["name"]))
     if (routes := routes_table({arm: about["routes"] for arm, about in task["arms"].items()})) is not None:
@@ -276,4 +276,4 @@ def _tell(answers: ArmExport, *paths: Path) -> None:
 
 
 def _warn(text: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+    make_console(stderr=True, soft_wrap=True).print(text, markup=False)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
 from cuecard import disk
+from cuecard.cli.console import make_console
 from cuecard.cli.options import progress_bar
 from cuecard.domain.errors import BadInput, ModelError
 from cuecard.evals import judging as listing
@@ -63,12 +63,12 @@ def compare(
     else:
         for run, warning in lacks.items():
             if warning is not None:
-                Console(highlight=False).print(Text(f"{run}: {warning}", style="yellow"))
+                make_console().print(Text(f"{run}: {warning}", style="yellow"))
         _show_compared(compared, first, second)
 
 
 def _show_compared(compared: RunComparison, first: Path, second: Path) -> None:
-    console = Console(highlight=False)
+    console = make_console()
     for task in dict.fromkeys(each.task for each in compared.arms):
         arms = [each for each in compared.arms if each.task == task]
         counts = sorted({each.questions for each in arms})
@@ -180,7 +180,7 @@ def rescore(
 
 
 def _show_rescored(result: Rescored, dry_run: bool) -> None:
-    console = Console(highlight=False)
+    console = make_console()
     before = ", ".join(f"{version} {count:,}" for version, count in result.earlier.items())
     console.print(f"{result.answers:,} answers, scored by {before or 'nothing'}; this is {result.version}")
     if not result.changed:
@@ -308,7 +308,7 @@ async def _judged(
     items = {(each["task"], each["id"]): item_of(each) for each in store.items()}
     model = spec.load(given, "judge")
     own = Judge(model, model_revision(given), 1 if is_local(given) else AT_ONCE_SERVED)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = make_console(stderr=True, soft_wrap=True)
     try:
         with progress_bar(console) as bar:
             judging = bar.add_task("judged", total=len(replies))
@@ -328,7 +328,7 @@ async def _judged(
 
 
 def _show_unparsed(replies: Sequence[ListedReply]) -> None:
-    console = Console(highlight=False)
+    console = make_console()
     if not replies:
         console.print("an answer was found in every reply")
         return
@@ -357,7 +357,7 @@ def _found(reply: ListedReply) -> str:
 
 
 def _show_grades(found: Mapping[str, Sequence[GradedArm]], replies: Sequence[ListedReply]) -> None:
-    console = Console(highlight=False)
+    console = make_console()
     if not any(found.values()):
         console.print("no reply is graded")
         return

@@ -23,6 +23,7 @@ from rich.text import Text
 from typer import Argument, Option
 
 from cuecard import disk
+from cuecard.cli.console import make_console
 from cuecard.cli.evals.tasks import note_of, open_named
 from cuecard.cli.options import LINE_S, stopping, takes_options, takes_policy_options
 from cuecard.domain.errors import BadInput
@@ -210,7 +211,7 @@ def done(wanted: studies.Study, how: How) -> Record:
 async def _performed(
     wanted: studies.Study, out: Path, how: How, tasks: Sequence[Task], models: Mapping[str, Model]
 ) -> Record:
-    console = Console(stderr=True, highlight=False)
+    console = make_console(stderr=True)
     wanted.check_rules(models)  # before any model is called; with a cluster, once its workers have loaded theirs
     if how.probe and probes.wanted():  # probe to the end first, so that all calls of a run have the same prompts
         await probes.settle(models.values(), wait_s=None, tell=partial(console.print, markup=False))
@@ -297,7 +298,7 @@ def _tell_beginning(console: Console, held: run_folder.RunFolder) -> None:
 
 def show_estimate(summary: Record) -> None:
     """Show the estimated cost of a study by task."""
-    console = Console(highlight=False)
+    console = make_console()
     table = Table("task", "questions left", "calls", "prompt tokens", "completion tokens", "time", box=None)
     for name, task in summary["tasks"].items():
         table.add_row(name, _count(task["left"]), *_costs(task))
@@ -324,7 +325,7 @@ def _duration(seconds: float) -> str:
 
 
 def _show(summary: Record, out: Path) -> None:
-    console = Console(highlight=False)
+    console = make_console()
     for task in (task for task in summary["tasks"].values() if task["verdict"]):
         console.print(Text(f"{task['verdict']['sentence']}\n", style="bold"))
     for name, task in summary["tasks"].items():

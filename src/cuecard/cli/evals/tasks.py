@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import typer
 from PIL import Image as PilImage
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cuecard.cli.console import make_console
 from cuecard.cli.models import block
 from cuecard.demo.tasks import offer
 from cuecard.domain.question import Image
@@ -55,7 +55,7 @@ def tasks(
     if as_json:
         typer.echo(json.dumps({**_about(task), "samples": [_sample(item) for item in shown]}, ensure_ascii=False))
         return
-    console = Console(highlight=False)
+    console = make_console()
     console.print(block(task.name, _about(task)))
     for item in shown:
         sample = _sample(item)
@@ -89,7 +89,7 @@ def _list(as_json: bool) -> None:
         }
         typer.echo(json.dumps(rows, ensure_ascii=False))
         return
-    console = Console(highlight=False)
+    console = make_console()
     table = Table("task", "kinds", "scorer", "about", box=None, pad_edge=False)
     for name, each in offered().items():
         table.add_row(Text(f"{name}:{each.argument}" if each.needed else name), each.kinds, each.scorer, each.about)
@@ -190,7 +190,7 @@ def _report(task: Task, checked: TaskCheck, as_json: bool) -> None:
             json.dumps({**_about(task), **vars(checked), "flaws": flaws, "usable": checked.usable}, ensure_ascii=False)
         )
         return
-    console = Console(highlight=False)
+    console = make_console()
     facts = {
         **_about(task),
         "questions": f"{checked.items:,}" + (f", in {checked.groups:,} groups" if checked.groups else ""),

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 from typer.core import TyperGroup
 
 from cuecard import disk
+from cuecard.cli.console import make_console
 from cuecard.cli.evals.runs import opened_run
 from cuecard.cli.evals.study import (
     How,
@@ -125,7 +125,7 @@ def tune(
         unit = f"seconds, {' or '.join(sorted(kinds))}" if chosen_for == "latency" else chosen_for
         _show_tuned(tuned, seen, unit, out)
         for note in looked.notes:
-            Console(stderr=True, highlight=False, soft_wrap=True).print(note, markup=False)
+            make_console(stderr=True, soft_wrap=True).print(note, markup=False)
     if tuned.chosen is None:
         raise typer.Exit(1)
 
@@ -215,18 +215,18 @@ def _write_table(run: Path, tasks: set[str], path: Path, as_json: bool) -> None:
         typer.echo(json.dumps(fitted.table.as_object(), indent=2))
         return
     _show_fitted(fitted, f"fitted on {fitted.table.questions:,} questions of {', '.join(fitted.table.tasks)}")
-    Console(highlight=False, soft_wrap=True).print(f"written to {path}", markup=False, style="dim")
+    make_console(soft_wrap=True).print(f"written to {path}", markup=False, style="dim")
 
 
 def _show_table(looked: Seen, on: str) -> None:
     if looked.fitted is not None:
         _show_fitted(looked.fitted, on)
     else:
-        Console(highlight=False, soft_wrap=True).print(f"no acceptance table: {looked.lacking}", markup=False)
+        make_console(soft_wrap=True).print(f"no acceptance table: {looked.lacking}", markup=False)
 
 
 def _show_fitted(fitted: FittedTable, on: str) -> None:
-    console, made = Console(highlight=False, soft_wrap=True), fitted.table
+    console, made = make_console(soft_wrap=True), fitted.table
     console.print(f"acceptance table of {made.small} and {made.large}, {on}", markup=False)
     heads = ("questions", "large right", "Brier", "ECE", "accepted", "wrong")
     shown = Table("kind", *(Column(head, justify="right") for head in heads), box=None)
@@ -285,7 +285,7 @@ def _speed_up(seen: tuning.Table, tuned: Tuning, chosen: CandidateResult) -> Int
 
 
 def _show_tuned(tuned: Tuning, seen: tuning.Table, unit: str, out: Path | None) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console(soft_wrap=True)
     shown = Table(Column(overflow="fold"), "accuracy", unit, "test", "needs", box=None)
     baseline = tuned.baseline
     shown.add_row(baseline.arm, f"{baseline.accuracy:.3f}", f"{baseline.cost:.4g}", "the baseline", "")
@@ -394,7 +394,7 @@ def shares(text: str) -> tuple[float, ...]:
 
 
 def _show_matched(found: MatchedBudgets, drawn: Any, written: list[Path]) -> None:
-    console = Console(highlight=False)
+    console = make_console()
     for task in found.tasks:
         for measure in task.measures:
             rows, title = drawn.accuracies(task, measure), drawn.title(task, measure)
