@@ -46,8 +46,9 @@ def test_the_commands_start_without_torch_or_matplotlib():
     ("arguments", "completing"),
     [
         (["--help"], {}),
+        ([], {"_CUECARD_COMPLETE": "complete_bash", "COMP_WORDS": "cuecard re", "COMP_CWORD": "1"}),
     ],
-    ids=["help"],
+    ids=["help", "completion"],
 )
 def test_the_list_of_commands_imports_none_of_them(arguments: list[str], completing: dict[str, str]):
     code = f"from cuecard.cli import app; app({arguments}, prog_name='cuecard', standalone_mode=False)"

@@ -118,7 +118,7 @@ class LoadedCommands(Mapping[str, Any]):
 
 
 class CommandGroup(TyperGroup):
-    """`cuecard`: imports only the command that is called, and none for its own help."""
+    """`cuecard`: imports only the command that is called, and none for its own help or the completion of its names."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -128,6 +128,10 @@ class CommandGroup(TyperGroup):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         self._lists = True
         super().format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        self._lists = True
+        return super().shell_complete(ctx, incomplete)
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -149,7 +153,6 @@ app = typer.Typer(
     name="cuecard",
     cls=CommandGroup,
     help="A small vision-language model writes the reasoning; a large one reads it and gives a short answer.",
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
