@@ -35,6 +35,12 @@ def test_a_report_is_summed_up_and_its_files_are_named(run, tmp_path):
     ]
 
 
+def test_a_folder_of_the_demo_is_refused_with_the_path_of_its_page(tmp_path):
+    assert "report.html" not in refused("report", tmp_path)
+    (tmp_path / "report.html").touch()
+    assert f"it has no run.json; {tmp_path / 'report.html'} is its page" in refused("report", tmp_path)
+
+
 def test_the_findings_are_printed_as_one_json_object(run, tmp_path):
     done = cuecard("report", run, "--against", "short", "--json", "--out", tmp_path / "report.html")
     result = json.loads(done.stdout)

@@ -77,7 +77,9 @@ def read(path: Path) -> dict[str, Any]:
         run: dict[str, Any] = json.loads((path / ABOUT).read_text(encoding="utf-8"))
         version, _ = run["version"], run["config"]
     except FileNotFoundError:
-        raise BadInput(f"{path} is not the directory of a run", f"it has no {ABOUT}") from None
+        page = path / "report.html"
+        also = f"; {page} is its page" if page.exists() else ""
+        raise BadInput(f"{path} is not the directory of a run", f"it has no {ABOUT}{also}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path / ABOUT} cannot be read: {error}", "start in another directory") from error
     if kind := run.get("kind"):
