@@ -148,7 +148,7 @@ def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
     match parse(table.pop("model")):
         case Embedded() as embedded:
             if not (embedded.folder / "model.safetensors").exists():
-                raise BadInput(f"the weights of {embedded.name} are not here", "make them again: make train")
+                raise BadInput(f"the weights of {embedded.name} are not here", "install Cuecard again")
             return _local(
                 str(embedded.folder), name=embedded.name, **_only(table, "device", "dtype", "prefix_cache_mib")
             )
