@@ -120,7 +120,7 @@ def tune(
         more |= {"data": tuning.data_digest(seen), "notes": list(looked.notes)}
         typer.echo(json.dumps(asdict(tuned) | more, indent=2))
     else:
-        _show_table(looked, f"fitted on the {tuned.explored} questions that no policy is tested on")
+        _show_table(looked, f"the {tuned.explored} questions that no policy is tested on")
         kinds = {str(answer["latency"]["kind"]) for each in found.values() for answer in each.answers.values()}
         unit = f"seconds, {' or '.join(sorted(kinds))}" if chosen_for == "latency" else chosen_for
         _show_tuned(tuned, seen, unit, out)
@@ -220,9 +220,10 @@ def _write_table(run: Path, tasks: set[str], path: Path, as_json: bool) -> None:
 
 def _show_table(looked: Seen, on: str) -> None:
     if looked.fitted is not None:
-        _show_fitted(looked.fitted, on)
+        _show_fitted(looked.fitted, f"fitted on {on}")
     else:
-        make_console(soft_wrap=True).print(f"no acceptance table: {looked.lacking}", markup=False)
+        line = f"no acceptance table: {looked.lacking} (of {on})"
+        make_console(soft_wrap=True).print(line, markup=False)
 
 
 def _show_fitted(fitted: FittedTable, on: str) -> None:
