@@ -10,7 +10,7 @@ whole context would be layers x heads x keys x keys x 4 bytes.
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from typing import Any
 
@@ -89,10 +89,13 @@ def allocations(work: Any) -> tuple[int, int]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("keys", nargs="*", type=int, default=list(KEYS), help="tokens of the context")
+    options = parser.parse_args()
     torch.manual_seed(0)
     model = Qwen3ForCausalLM(Qwen3Config(**SHAPE)).eval()
     measured = []
-    for keys in map(int, sys.argv[1:] or KEYS):
+    for keys in options.keys:
         measured.append(measure(model, keys))
         print({name: round(value, 4) for name, value in measured[-1].items()}, flush=True)
     shape = {"heads": HEADS, "groups": GROUPS, "layers": LAYERS, "head_dim": 64, "queries": QUERIES, "dtype": "float32"}

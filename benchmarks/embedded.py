@@ -7,8 +7,8 @@ python benchmarks/embedded.py boards=runs/validation > benchmarks/results/valida
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -126,5 +126,11 @@ def reasoning_tokens(answers: Sequence[Record]) -> float:
 
 
 if __name__ == "__main__":
-    runs = dict(each.split("=", 1) for each in sys.argv[1:])
-    print(json.dumps({name: regime(Path(folder)) for name, folder in runs.items()}, indent=2))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="NAME=RUN", help="a regime and the directory of its run")
+    runs = [each.partition("=") for each in parser.parse_args().runs]
+    if wrong := [name for name, equals, _ in runs if not equals]:
+        parser.error(f"write NAME=RUN instead of {', '.join(wrong)}")
+    if missing := [folder for _, _, folder in runs if not (Path(folder) / "run.json").exists()]:
+        parser.error(f"not the directory of a run: {', '.join(missing)} (make evaluate makes runs)")
+    print(json.dumps({name: regime(Path(folder)) for name, _, folder in runs}, indent=2))

@@ -5,8 +5,8 @@ Each live request is estimated with its own tokens and route, so that only the t
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import sys
 from statistics import median
 from typing import Any
 
@@ -72,4 +72,6 @@ def main(count: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(save("estimates", main(int(sys.argv[1]) if len(sys.argv) > 1 else 100)))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("count", nargs="?", type=int, default=100, help="of boards")
+    print(save("estimates", main(parser.parse_args().count)))

@@ -5,9 +5,9 @@ GET /count returns the number of requests and the tokens reported in their usage
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
-import sys
 
 import uvloop
 
@@ -73,4 +73,6 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1])))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("port", type=int)
+    uvloop.run(main(parser.parse_args().port))

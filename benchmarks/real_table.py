@@ -10,7 +10,7 @@ Prints the figures, and stores them as benchmarks/results/real_table.json. In th
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -18,6 +18,7 @@ from typing import Any
 
 from common import save
 from cuecard.domain.call import FinishReason
+from cuecard.domain.errors import BadInput
 from cuecard.evals import run_folder
 
 Record = Mapping[str, Any]
@@ -80,7 +81,12 @@ def figures(answers: Sequence[Record]) -> dict[str, Any]:
 
 
 def main() -> None:
-    _, store = run_folder.opened(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="the directory of a run of cuecard eval")
+    try:
+        _, store = run_folder.opened(parser.parse_args().run)
+    except BadInput as error:
+        parser.error(str(error))
     try:
         found = figures(list(store.answers()))
     finally:

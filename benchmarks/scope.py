@@ -8,6 +8,7 @@ computes a prompt with it, then `outside` checks the question. Foreign pictures 
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import sys
 import time
@@ -159,7 +160,9 @@ async def costs(model: LocalModel, folder: Path) -> dict[str, float]:
 
 
 async def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Embedded("demo-small").folder
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=Embedded("demo-small").folder)
+    folder = parser.parse_args().folder
     model = LocalModel.load(folder, name=folder.name)
     figures = {"model": folder.name, "questions": questions(model)}
     figures |= await pictures(model)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -46,4 +46,6 @@ async def measure(count: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(save("strategies", asyncio.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 200))))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("count", nargs="?", type=int, default=200, help="of boards")
+    print(save("strategies", asyncio.run(measure(parser.parse_args().count))))
