@@ -206,7 +206,8 @@ def explored_clusters(seen: Table) -> set[str]:
 def safest_first(seen: Table, losses: Any, explored: Sequence[int], base: int) -> list[int]:
     """The order of the tests, from the exploration: safest first, each cheaper than the baseline and all before it.
 
-    Arms that miss the goal in the exploration are left out: their tests could only end the sequence.
+    Of equally safe arms the dearest comes first, because the first test that fails ends the sequence. Arms that miss
+    the goal in the exploration are left out: their tests could only end the sequence.
     """
     names, costs = [seen.clusters[place] for place in explored], seen.costs[:, explored].mean(axis=1)
     risks = []
@@ -215,7 +216,7 @@ def safest_first(seen: Table, losses: Any, explored: Sequence[int], base: int) -
         # one additional loss, so that a few gains by luck do not look certain
         risks.append(float((sums.sum() + 1) / math.sqrt((sums**2).sum() + 1)))
     path, cheapest = list[int](), costs[base]
-    for arm in sorted(range(len(seen.arms)), key=lambda arm: (risks[arm], costs[arm])):
+    for arm in sorted(range(len(seen.arms)), key=lambda arm: (risks[arm], -costs[arm])):
         if costs[arm] < cheapest and losses[arm, explored].mean() < 0:
             path.append(arm)
             cheapest = costs[arm]
