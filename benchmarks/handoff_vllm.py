@@ -64,7 +64,7 @@ def picture(tokens: int, chance: Random) -> Image:
 
 
 @contextmanager
-def served(folder: str, log: Path) -> Iterator[Model]:
+def served(source: str, log: Path, *, sees_images: bool) -> Iterator[Model]:
     """A `vllm serve` of a checkpoint, as the model behind it."""
     sys.path.insert(0, str(HERE.parent / "tests" / "servers"))
     from programs import free_port, running
@@ -72,11 +72,11 @@ def served(folder: str, log: Path) -> Iterator[Model]:
     port = free_port()
     flags = f"--enforce-eager --dtype float32 --max-num-seqs {SEQUENCES} --max-model-len {MOST} --port {port}"
     names = "--host 127.0.0.1 --served-model-name reader --enable-prompt-tokens-details"
-    command = [Path(sys.executable).parent / "vllm", "serve", folder, *flags.split(), *names.split()]
-    template = ["--chat-template-content-format", "openai"]
+    command = [Path(sys.executable).parent / "vllm", "serve", source, *flags.split(), *names.split()]
+    template = ["--chat-template-content-format", "openai"] if sees_images else []
     cache = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
     with running([*command, *template], f"http://127.0.0.1:{port}/health", log, 600, **cache):
-        known = {"prefill": True, "images": True, "logprobs": True, "prefix_cache": True, "timeout_s": 600}
+        known = {"prefill": True, "images": sees_images, "logprobs": True, "prefix_cache": True, "timeout_s": 600}
         yield spec.load({"model": f"http://127.0.0.1:{port}/v1#reader", **known})
 
 
@@ -174,12 +174,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         (weights := Path(folder) / "weights").mkdir()
         source = given.model or str(unscaled(weights))
-        with served(source, Path(folder) / "server.log") as remote:
-            host = EngineHost("reader", source, settings)
-            try:
+        host = EngineHost("reader", source, settings)
+        try:
+            sees = bool(host.engine.model_config.is_multimodal_model)
+            with served(source, Path(folder) / "server.log", sees_images=sees) as remote:
                 found = asyncio.run(measure(host, remote, given.repeats, given.token_s))
-            finally:
-                host.stop()
+        finally:
+            host.stop()
     print(save(given.name, found).read_text())
 
 

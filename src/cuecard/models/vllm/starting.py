@@ -101,6 +101,7 @@ class EngineStart:
 
 
 def unguarded() -> BadInput:
+    """The error of a script that loads a model while another process imports it."""
     return BadInput(UNGUARDED, 'load it inside `if __name__ == "__main__":`')
 
 
