@@ -141,6 +141,11 @@ async def measure(host: EngineHost, remote: Model, repeats: int, token_s: float)
                 outcome = await once(readers[way], card, visual, seed, token_s)
                 if repeat >= 0:
                     found[way].append(outcome)
+        for way, outcomes in found.items():
+            if all(each.handoff_s is None for each in outcomes):
+                sys.exit(
+                    f"{way}: the reader ends its turn without a token, so that there is no hand-off; take another one"
+                )
         row = {"card_tokens": card, "visual_tokens": visual} | {way: handoff_figures(found[way]) for way in WAYS}
         print(row, file=sys.stderr, flush=True)
         rows.append(row)
