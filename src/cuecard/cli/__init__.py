@@ -43,7 +43,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "eval": ("evals.study:evaluate", "Evaluate strategies on tasks, or resume an evaluation, then summarise it."),
     "study": (
-        "evals.tune:studies",
+        "evals.matched_budget:studies",
         "Run or resume a study, then summarise it. `cuecard study FILE` runs the study that a file describes.",
     ),
     "report": (

@@ -1,61 +1,35 @@
-"""`cuecard tune`: the cheapest policy of a run that keeps the accuracy with confidence, and its acceptance table.
-
-Also `cuecard study`: a file, or a study with a command of its own; `matched-budget` compares schemes at equal budgets.
-"""
+"""`cuecard tune`: the cheapest policy of a run that keeps the accuracy with confidence, and its acceptance table."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Column, Table
-from rich.text import Text
-from typer.core import TyperGroup
 
 from cuecard import disk
 from cuecard.cli.console import make_console
 from cuecard.cli.evals.runs import opened_run
 from cuecard.cli.evals.study import (
-    How,
     Prices,
-    StudyOptions,
     beta_text,
-    done,
-    show_estimate,
-    study,
-    takes_study_options,
 )
-from cuecard.cli.options import parts, show_files, whole_numbers
-from cuecard.domain.errors import BadInput, required
-from cuecard.evals import run_folder
+from cuecard.domain.errors import BadInput
 from cuecard.evals.analysis import acceptance, calibration
 from cuecard.evals.analysis import tune as tuning
 from cuecard.evals.analysis.acceptance import ShortAnswers
 from cuecard.evals.analysis.calibration import Candidate, FittedTable, Key, calibrated, candidates
 from cuecard.evals.analysis.ledger import Price, by_model, check_models
-from cuecard.evals.analysis.matched_budgets import (
-    AGAINST,
-    BUDGETS,
-    CUTS,
-    Comparison,
-    MatchedBudgets,
-    arms_of,
-    chosen,
-    matched_budgets,
-)
 from cuecard.evals.analysis.scores import arm_named
 from cuecard.evals.analysis.tune import CandidateResult, Goal, Observation, Tuning
 from cuecard.evals.arm import LIVE, base_of, policies_of
 from cuecard.evals.database import Record, Store
 from cuecard.evals.requests import is_timed
 from cuecard.models.acceptance_table import SHARED
-from cuecard.report.arm_table import ArmTable
-from cuecard.report.formatting import evaluation_facts
 from cuecard.stats.bootstrap import Interval, ratio_interval
 from cuecard.strategies import policy_file
 from cuecard.strategies.acceptance_rules import CALIBRATED
@@ -321,88 +295,3 @@ def _tested(look: CandidateResult) -> str:
     if look.p is None:
         return "not tested"
     return f"{'passed' if look.passed else 'failed'}, p = {look.p:.2g}"
-
-
-# --- study, and schemes at equal budgets ------------------------------------------------------------------------------
-
-FILE = "file"
-"""The command that a file name stands for."""
-Maybe = typer.Option
-
-
-class StudyCommands(TyperGroup):
-    """`cuecard study FILE` is `cuecard study file FILE`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in (*self.commands, "--help"):
-            args = [FILE, *args]
-        return super().parse_args(ctx, args)
-
-
-studies = typer.Typer(
-    cls=StudyCommands,
-    add_completion=False,
-    no_args_is_help=True,
-    help="Run or resume a study, then summarise it. `cuecard study FILE` runs the study that a file describes.",
-)
-studies.command(FILE)(study)
-
-
-@studies.command("matched-budget")
-@takes_study_options
-def matched_budget(
-    *,
-    given: StudyOptions,
-    schemes: Annotated[str, Maybe(help="Schemes, separated by commas. Default: all.")] = "",
-    cuts: Annotated[str, Maybe(help="Budgets in tokens at which reasoning is cut.")] = ",".join(map(str, CUTS)),
-    budgets: Annotated[str, Maybe(help="Budgets as shares of what reason:large costs.")] = ",".join(
-        f"{each:g}" for each in BUDGETS
-    ),
-    against: Annotated[str, Maybe(help="The scheme that the others are compared with.")] = AGAINST,
-    price: Prices = None,
-    options: Mapping[str, Any],
-    how: How,
-) -> None:
-    """Compare cooperation schemes at equal tokens, equal price and equal time; a stopped comparison resumes."""
-    compared = chosen(parts(schemes), whole_numbers("--cuts", cuts, 1))
-    prices = by_model("--price", price or (), Price.parse)
-    comparison = Comparison(compared, against, shares(budgets), prices)
-    drawn = required("cuecard.report.evaluation.budgets", "a report")
-    summary = done(given.study(arms_of(compared), options), how)
-    if how.dry_run:
-        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False)) if how.as_json else show_estimate(summary)
-        return
-    out = given.out
-    about, store = run_folder.opened(out)
-    with closing(store):
-        found = matched_budgets(about["config"], store, comparison)
-    disk.save(out / "matched-budget.json", found.as_object())
-    written = drawn.report(out.resolve().name, found, compared, evaluation_facts(about)).save(
-        out / "matched-budget.html"
-    )
-    if how.as_json:
-        typer.echo(json.dumps(found.as_object(), indent=2, ensure_ascii=False))
-    else:
-        _show_matched(found, drawn, written)
-
-
-def shares(text: str) -> tuple[float, ...]:
-    """`0.5,1` -> (0.5, 1.0). Raises BadInput."""
-    try:
-        return tuple(dict.fromkeys(float(part) for part in parts(text)))
-    except ValueError:
-        raise BadInput(f"--budgets {text!r} are no numbers", "for instance --budgets 0.25,0.5,1") from None
-
-
-def _show_matched(found: MatchedBudgets, drawn: Any, written: list[Path]) -> None:
-    console = make_console()
-    for task in found.tasks:
-        for measure in task.measures:
-            rows, title = drawn.accuracies(task, measure), drawn.title(task, measure)
-            console.print(ArmTable(drawn.heads(measure), rows, title))
-            console.print()
-        for line in drawn.summary(task, found.against):
-            console.print(Text(f"· {line}"))
-        console.print()
-    console.print(Text(drawn.LEGEND.format(against=found.against), style="dim"))
-    show_files(console, written)
