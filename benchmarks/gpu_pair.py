@@ -26,7 +26,7 @@ from common import save
 from cuecard.domain.call import FinishReason, Mode
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.latency.dimensions import PRESETS
+from cuecard.latency.roofline import PRESETS
 from cuecard.models import spec
 from cuecard.models.base import AnswerDelta, Event, Extras, Finished, Limits, Progress, ReasoningDelta, ReasoningEnded
 from cuecard.models.prompt import Prompt

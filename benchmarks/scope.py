@@ -23,7 +23,7 @@ from PIL import Image as PilImage
 
 import foreign
 from common import save
-from cuecard.demo import boards, easyvqa
+from cuecard.demo import boards, tasks
 from cuecard.domain.question import Image, Question
 from cuecard.models.images.image_scope import ImageScope
 from cuecard.models.local.model import LocalModel
@@ -86,7 +86,7 @@ def usual_pictures() -> Iterator[tuple[str, list[Image], str]]:
     yield "test boards, drawn as in training", list(map(png, lively(made, rng).numpy())), ON_BOARD
     yield f"digits rotated by {ROTATION} degrees", [png(changed(rng, ROTATION, False)) for _ in range(BOARDS)], ON_BOARD
     yield "digits in rare hues", [png(changed(rng, 0, True)) for _ in range(BOARDS)], ON_BOARD
-    paths = sorted({item.image_path for item in easyvqa.items("test")})
+    paths = sorted({item.image_path for item in tasks.photo_questions("test")})
     yield "easy-VQA test images", [Image(path.read_bytes()) for path in paths], ON_SHAPE
 
 
@@ -117,7 +117,7 @@ def questions(model: LocalModel) -> dict[str, Any]:
     """Flagged questions by set. Only their wording can be out of scope: the images have the right sizes."""
     exam = [each.question for each in boards.exercises(QUESTIONS, 7)]
     exam += [each.question for each in boards.exercises(QUESTIONS // 4, 7, mix=boards.LONG_MIX)]
-    asked = [item.question() for item in Random(7).sample(easyvqa.items("test"), QUESTIONS)]
+    asked = [item.question() for item in Random(7).sample(tasks.photo_questions("test"), QUESTIONS)]
     board, shape = exam[0].images, asked[0].images
     sets = {
         "exam": exam,

@@ -292,14 +292,14 @@ def phases() -> str:
 
 def styles() -> str:
     """A reasoning about the same board and the same image in the words of either model."""
-    from cuecard.demo import boards, easyvqa
+    from cuecard.demo import boards, tasks
     from training import shapes
     from training.reasoning import STYLES, solve
 
     cells = [(boards.COLOURS[index % 3], (index * 7 + 4) % 10) for index in range(boards.CELLS)]
     jump = boards.BoardTask("jump-2", "digit", AnswerKind.NUMBER, (4,))
-    scenes = easyvqa.scenes("train")
-    item = next(each for each in easyvqa.items("train") if each.image_path in scenes and shapes.asked_for(each))
+    scenes = tasks.scenes("train")
+    item = next(each for each in tasks.photo_questions("train") if each.image_path in scenes and shapes.asked_for(each))
     found = []
     for name, style in STYLES.items():
         texts = [solve(jump, cells, style), shapes.solve(item, scenes[item.image_path], style)]

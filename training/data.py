@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image as PilImage
 from transformers import PreTrainedTokenizerBase
 
-from cuecard.demo import boards, easyvqa
+from cuecard.demo import boards, tasks
 from cuecard.demo.boards import CELLS, COLOURS, SIDE, Cell, path
 from cuecard.domain.call import Mode
 from cuecard.domain.question import Image, Question
@@ -111,7 +111,7 @@ class Album:
             self.boards += made
             features.append(see(lively(made, rng)))
         self.long = [index for index in range(len(self.boards)) if index % 8 == 0]
-        scenes = sorted(easyvqa.scenes("train"))
+        scenes = sorted(tasks.scenes("train"))
         self.photos = {path: len(self.boards) + index for index, path in enumerate(scenes)}
         parts = (scenes[start : start + 32] for start in range(0, len(scenes), 32))
         features += [see(torch.from_numpy(np.stack([vqa_picture(path) for path in part]))) for part in parts]
@@ -146,14 +146,14 @@ class Album:
         The others are varied so that the shape or colour that they name is present half the time.
         """
         path = rng.choice(list(self.photos))
-        asked, scene = shapes.asked_about("train")[path], easyvqa.scenes("train")[path]
+        asked, scene = shapes.asked_about("train")[path], tasks.scenes("train")[path]
         chosen = rng.sample(asked, min(count, len(asked)))
         items = {item if as_asked and rng.random() < as_asked else shapes.varied(item, scene, rng) for item in chosen}
         return [self._photo_lesson(rng, item) for item in sorted(items, key=lambda item: item.text)]
 
-    def _photo_lesson(self, rng: Random, item: easyvqa.PhotoQuestion) -> Lesson:
-        scene = easyvqa.scenes("train")[item.image_path]
-        wrong = rng.choice(easyvqa.COLOURS), rng.choice(easyvqa.SHAPES)
+    def _photo_lesson(self, rng: Random, item: tasks.PhotoQuestion) -> Lesson:
+        scene = tasks.scenes("train")[item.image_path]
+        wrong = rng.choice(tasks.SHAPE_COLOURS), rng.choice(tasks.SHAPES)
         style, solution = self.of_card(rng), shapes.solve(item, scene, self.own)
         card, slipped = (shapes.solve(item, seen, style).reasoning for seen in (scene, wrong))
         asked, shown = Question(item.text, (NO_PICTURE,), kind=item.kind), Scene(*scene, shapes.is_there(item, scene))
@@ -202,7 +202,7 @@ class Lesson:
     visited: tuple[int, ...] = ()
     """Cells of a board that the jumps visit."""
     scene: Scene | None = None
-    item: easyvqa.PhotoQuestion | None = None
+    item: tasks.PhotoQuestion | None = None
     """The question of easy-VQA; None for boards."""
 
 
@@ -336,14 +336,14 @@ def _present(rng: Random, album: Album, lesson: Lesson, only_found: bool) -> lis
     """Steps on whether the image shows what the question names, with both drawn at random; `only_found`: without the
     answer that follows."""
     assert lesson.item is not None
-    words = easyvqa.COLOURS if (what := shapes.wanted(lesson.item)) == "color" else easyvqa.SHAPES
+    words = tasks.SHAPE_COLOURS if (what := shapes.wanted(lesson.item)) == "color" else tasks.SHAPES
     if shapes.asked_for(lesson.item) is None:
         return [_halves(album.own.named(what, rng.choice(words)), ",")]
     texts = []
     for _ in range(6):
         seen = rng.choice(words)
         asked = seen if rng.random() < 0.5 else rng.choice(words)
-        texts.append(album.own.present(asked, what, seen, easyvqa.is_negated(lesson.item))[0])
+        texts.append(album.own.present(asked, what, seen, tasks.is_negated(lesson.item))[0])
     halves = [_halves(text, album.own.marks["present"]) for text in texts]
     return [(given, follows[: follows.index(".") + 1] if only_found else follows) for given, follows in halves]
 

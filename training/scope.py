@@ -17,7 +17,7 @@ from random import Random
 import numpy as np
 import torch
 
-from cuecard.demo import boards, easyvqa
+from cuecard.demo import boards, tasks
 from cuecard.demo.boards import CELLS, COLOURS, SIDE, TIMES
 from cuecard.domain.question import Question
 from cuecard.models.images.image_scope import Floats, ImageKind, ImageScope
@@ -34,9 +34,9 @@ OF_BOARDS: Places = {
     "jumps": ("jump ", TIMES[1:]),
     "colour": ("", COLOURS),
 }
-OF_SHAPES: Places = {"color": ("", easyvqa.COLOURS), "shape": ("", easyvqa.SHAPES)}
+OF_SHAPES: Places = {"color": ("", tasks.SHAPE_COLOURS), "shape": ("", tasks.SHAPES)}
 BOARD_SIZE: Size = (SIDE * boards.CELL_PIXELS, SIDE * boards.CELL_PIXELS)
-SHAPE_SIZE: Size = (easyvqa.PIXELS, easyvqa.PIXELS)
+SHAPE_SIZE: Size = (tasks.SHAPE_PIXELS, tasks.SHAPE_PIXELS)
 BOARDS, HELD_OUT_BOARDS, IMAGES = 750, 400, 2000
 """Number of boards for each way of drawing, of held-out boards, and of easy-VQA images at most."""
 
@@ -47,8 +47,8 @@ BOARDS, HELD_OUT_BOARDS, IMAGES = 750, 400, 2000
 def scope() -> Scope:
     """The sizes of images, the words of questions and options, and the wordings."""
     on_boards = list(_board_questions())
-    on_shapes = [Question(item.text) for item in easyvqa.items("train")]
-    texts = [*easyvqa.COLOURS, *easyvqa.SHAPES, *COLOURS, *(question.text for question in on_boards + on_shapes)]
+    on_shapes = [Question(item.text) for item in tasks.photo_questions("train")]
+    texts = [*tasks.SHAPE_COLOURS, *tasks.SHAPES, *COLOURS, *(question.text for question in on_boards + on_shapes)]
     known = {**_wordings(on_boards, OF_BOARDS, BOARD_SIZE), **_wordings(on_shapes, OF_SHAPES, SHAPE_SIZE)}
     return Scope(
         "boards of handwritten digits and coloured shapes",
@@ -93,7 +93,7 @@ def image_scope(folder: Path) -> ImageScope:
         parts = np.split(patches, len(pictures))
         return np.stack([tower.see(part, training_data.GRID[1:])[0] for part in parts])
 
-    rng, trained = Random("scope"), easyvqa.scenes("train")
+    rng, trained = Random("scope"), tasks.scenes("train")
     shapes = np.stack([training_data.vqa_picture(path) for path in sorted(trained)[:IMAGES]])
     open_ended = sorted(set(asked_about("train")) - set(trained))
     others = np.stack([training_data.vqa_picture(path) for path in open_ended[:IMAGES]])

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image as PilImage
 
 from cuecard.demo.boards import SIDE
-from cuecard.demo.easyvqa import COLOURS, PIXELS, SHAPES, PhotoQuestion, is_negated, items
+from cuecard.demo.tasks import SHAPE_COLOURS, SHAPE_PIXELS, SHAPES, PhotoQuestion, is_negated, photo_questions
 from cuecard.domain.question import AnswerKind
 from training.reasoning import ReasoningStyle, Solution
 
@@ -20,7 +20,7 @@ from training.reasoning import ReasoningStyle, Solution
 def asked_about(split: str) -> dict[Path, tuple[PhotoQuestion, ...]]:
     """The questions of a split by image."""
     found: dict[Path, list[PhotoQuestion]] = {}
-    for item in items(split):
+    for item in photo_questions(split):
         found.setdefault(item.image_path, []).append(item)
     return {image: tuple(asked) for image, asked in found.items()}
 
@@ -29,7 +29,7 @@ def asked_for(item: PhotoQuestion) -> str | None:
     """The colour or shape that a yes/no question names; None for other questions."""
     if item.kind is not AnswerKind.YES_NO:
         return None
-    return next(word for word in item.text.rstrip("?").split() if word in (*COLOURS, *SHAPES))
+    return next(word for word in item.text.rstrip("?").split() if word in (*SHAPE_COLOURS, *SHAPES))
 
 
 def is_there(item: PhotoQuestion, scene: tuple[str, str]) -> bool | None:
@@ -43,8 +43,8 @@ def varied(item: PhotoQuestion, scene: tuple[str, str], rng: Random) -> PhotoQue
     word = asked_for(item)
     if word is None:
         return item
-    words = COLOURS if word in COLOURS else SHAPES
-    there = scene[0] if word in COLOURS else scene[1]
+    words = SHAPE_COLOURS if word in SHAPE_COLOURS else SHAPES
+    there = scene[0] if word in SHAPE_COLOURS else scene[1]
     wanted = there if rng.random() < 0.5 else rng.choice([other for other in words if other != there])
     flips = (word == there) != (wanted == there)
     answer = {"yes": "no", "no": "yes"}[item.answer] if flips else item.answer
@@ -54,7 +54,7 @@ def varied(item: PhotoQuestion, scene: tuple[str, str], rng: Random) -> PhotoQue
 def wanted(item: PhotoQuestion) -> str:
     """The property asked for: color or shape, as the data set spells them."""
     word = asked_for(item) or item.answer
-    return "color" if word in COLOURS else "shape"
+    return "color" if word in SHAPE_COLOURS else "shape"
 
 
 @cache
@@ -62,7 +62,7 @@ def cover(image: Path) -> tuple[bool, ...]:
     """For each of 4x4 parts of an image, whether the shape covers at least a fifth of it."""
     pixels = np.asarray(PilImage.open(image).convert("RGB")).astype(int)
     shape = np.abs(pixels - pixels[0, 0]).sum(-1) > 40
-    parts = shape.reshape(SIDE, PIXELS // SIDE, SIDE, PIXELS // SIDE).mean((1, 3))
+    parts = shape.reshape(SIDE, SHAPE_PIXELS // SIDE, SIDE, SHAPE_PIXELS // SIDE).mean((1, 3))
     return tuple(bool(part >= 0.2) for part in parts.flatten())
 
 

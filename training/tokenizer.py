@@ -9,7 +9,7 @@ from random import Random
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from cuecard.demo import boards, easyvqa
+from cuecard.demo import boards, tasks
 from cuecard.demo.boards import CELLS, COLOURS, SIDE
 from cuecard.domain.question import AnswerKind, letter
 from cuecard.models.prompt import TRAINED
@@ -69,8 +69,8 @@ def corpus() -> Iterator[str]:
         made = boards.make_task(rng, cells, task, wander=True)
         yield boards.wording(made)
         yield from (solve(made, cells, style).reasoning for style in STYLES.values())
-    scenes = easyvqa.scenes("train")
-    for item in easyvqa.items("train")[:4000]:
+    scenes = tasks.scenes("train")
+    for item in tasks.photo_questions("train")[:4000]:
         yield item.text
         yield item.answer
         if item.image_path in scenes:

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
 
-from cuecard.demo import boards, easyvqa
+from cuecard.demo import boards, tasks
 from cuecard.demo.boards import CELLS, COLOURS, ORDINALS, landing
 from cuecard.models.spec import Embedded
 from training import checkpoint, scope
@@ -80,7 +80,7 @@ class Trainee:
 
     def vision_loss(self, rng: Random) -> dict[str, float]:
         made = [boards.make_board(rng, "train") for _ in range(24)]
-        scenes = easyvqa.scenes("train")
+        scenes = tasks.scenes("train")
         paths = rng.sample(sorted(scenes), 12)
         pictures = np.stack([training_data.vqa_picture(p)[:, :: rng.choice((1, -1))] for p in paths])
         photos = torch.from_numpy(pictures)
@@ -92,8 +92,8 @@ class Trainee:
             "colour": [COLOURS.index(colour) for colour, _ in cells],
             "cell": list(range(CELLS)) * len(made),
             "landing": [landing(i % CELLS, *cell) for i, cell in enumerate(cells)],
-            "shape": [easyvqa.SHAPES.index(scenes[p][1]) for p in paths],
-            "hue": [easyvqa.COLOURS.index(scenes[p][0]) for p in paths],
+            "shape": [tasks.SHAPES.index(scenes[p][1]) for p in paths],
+            "hue": [tasks.SHAPE_COLOURS.index(scenes[p][0]) for p in paths],
         }
         losses = {
             name: F.cross_entropy(
@@ -123,7 +123,7 @@ class Trainee:
     def decisive(self) -> torch.Tensor:
         """Mask over the vocabulary: the tokens that a reasoning turns on."""
         words = [*COLOURS, "back", "down", "forward", "yes", "no", "it", "not", "larger", "smaller", "equal", *ORDINALS]
-        words += [*easyvqa.COLOURS, *easyvqa.SHAPES, "color", "shape", "there", "in"]
+        words += [*tasks.SHAPE_COLOURS, *tasks.SHAPES, "color", "shape", "there", "in"]
         words += ["Now", "There", "Hence", "It", "We", "Of", "hence"]  # whether the large model's reasoning goes on
         words += ["One", "Two", "From"]  # and how it begins
         places = [f"cell {n + 1}" for n in range(CELLS)]
@@ -227,8 +227,8 @@ class Trainee:
         """Summed over the rows: what an image of easy-VQA shows, and later whether that is what is asked for."""
         seen, compared = layers[self.recipe.stations[1]], layers[self.recipe.stations[-1]]
         known = [(i, at, scene) for i, row in enumerate(rows) for at, scene in row.scenes]
-        hues = [(i, at, easyvqa.COLOURS.index(scene.colour)) for i, at, scene in known]
-        shapes = [(i, at, easyvqa.SHAPES.index(scene.shape)) for i, at, scene in known]
+        hues = [(i, at, tasks.SHAPE_COLOURS.index(scene.colour)) for i, at, scene in known]
+        shapes = [(i, at, tasks.SHAPES.index(scene.shape)) for i, at, scene in known]
         there = [(i, at, int(scene.is_there)) for i, at, scene in known if scene.is_there is not None]
         return self.asked("hue", seen, hues) + self.asked("shape", seen, shapes) + self.asked("there", compared, there)
 

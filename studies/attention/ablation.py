@@ -26,7 +26,7 @@ import torch
 
 from cuecard.answers import extract
 from cuecard.attention import store
-from cuecard.attention.run import Asked, borrowed, capture, decode
+from cuecard.attention.api import Asked, borrowed, capture, decode
 from cuecard.attention.store import LARGE_OWN, NONE, QUERIES, Record
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Question

@@ -19,8 +19,8 @@ import torch
 
 from cuecard.answers import extract
 from cuecard.attention import store
+from cuecard.attention.api import Asked
 from cuecard.attention.results import REASONING
-from cuecard.attention.run import Asked
 from cuecard.attention.store import LARGE_OWN, QUERIES
 from cuecard.cli.evals.tasks import open_named
 from cuecard.domain.question import AnswerKind, Question

@@ -14,7 +14,7 @@ from pathlib import Path
 import ablation
 import torch
 
-from cuecard.attention.run import Asked
+from cuecard.attention.api import Asked
 from cuecard.cli.evals.tasks import open_named
 from cuecard.evals.runner.run import chosen
 from cuecard.evals.scorers import scores

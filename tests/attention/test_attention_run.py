@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cuecard.attention import run as runs
+from cuecard.attention import api as runs
 from cuecard.attention import store
+from cuecard.attention.api import Asked, Settings
 from cuecard.attention.results import findings
-from cuecard.attention.run import Asked, Settings
 from cuecard.attention.store import LARGE_CARD, LARGE_OWN, NONE, QUERIES, SMALL_OWN, SPANS, Folder, shaded_questions
 from cuecard.demo import boards
 from cuecard.domain.call import Mode

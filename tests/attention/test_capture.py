@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from cuecard.attention.run import borrowed, capture, decode, own
+from cuecard.attention.api import borrowed, capture, decode, own
 from cuecard.domain.errors import BadInput, ModelError, Unsupported
 from cuecard.domain.question import Question
 from cuecard.models.base import Limits

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cuecard.attention.run import Asked, borrowed, capture, decode, own
+from cuecard.attention.api import Asked, borrowed, capture, decode, own
 from cuecard.demo import boards
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Question

@@ -9,7 +9,7 @@ import ablation
 import pytest
 from test_attention_run import CONFIG, SETTINGS, asked
 
-from cuecard.attention import run as runs
+from cuecard.attention import api as runs
 from cuecard.attention.store import Folder
 from cuecard.models.base import Limits
 from cuecard.models.local.model import LocalModel

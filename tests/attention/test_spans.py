@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from cuecard.attention.run import borrowed, capture, own
+from cuecard.attention.api import borrowed, capture, own
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Question
 from cuecard.models.local.inputs import Span, Spans

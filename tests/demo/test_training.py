@@ -10,7 +10,7 @@ import torch
 from rich.progress import Progress
 from transformers import Qwen3VLForConditionalGeneration
 
-from cuecard.demo import boards, easyvqa
+from cuecard.demo import boards, tasks
 from cuecard.demo.boards import path
 from training import checkpoint, shapes, train
 from training import data as training_data
@@ -60,8 +60,8 @@ def test_a_reasoning_ends_in_the_answer_and_names_every_cell_on_the_way(task: st
 
 @pytest.mark.parametrize("style", STYLES)
 def test_reasoning_about_a_shape_ends_in_the_answer_of_the_data_set(style: str):
-    scenes = easyvqa.scenes("test")
-    for item in easyvqa.items("test")[::7]:
+    scenes = tasks.scenes("test")
+    for item in tasks.photo_questions("test")[::7]:
         if item.image_path in scenes:
             solution = shapes.solve(item, scenes[item.image_path], STYLES[style])
             assert solution.answer == item.answer
@@ -172,7 +172,7 @@ def brief(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     monkeypatch.setitem(train.RECIPES, "demo-small", Recipe(phases, slips=0.1, stations=(1, 2)))
     monkeypatch.setattr(train, "ALBUM", 32)
     monkeypatch.setattr(train, "CHECKPOINT_STEPS", 1)
-    monkeypatch.setattr(train.easyvqa, "scenes", few(train.easyvqa.scenes))
+    monkeypatch.setattr(train.tasks, "scenes", few(train.tasks.scenes))
     for name in ("BOARDS", "HELD_OUT_BOARDS", "IMAGES"):
         monkeypatch.setattr(train.scope, name, 8)
 

@@ -83,10 +83,10 @@ def test_easy_vqa_is_drawn_with_a_seed_and_clustered_by_image():
 
 
 def test_validation_questions_of_easy_vqa_are_about_images_that_training_leaves_out():
-    from cuecard.demo import easyvqa
+    from cuecard.demo import tasks
 
-    task, learned = open_named("easy-vqa:split=validation,count=40"), easyvqa.scenes("train")
-    items, every = list(task.items()), easyvqa.items("train")
+    task, learned = open_named("easy-vqa:split=validation,count=40"), tasks.scenes("train")
+    items, every = list(task.items()), tasks.photo_questions("train")
     assert open_named("easy-vqa:split=validation").count == 3335
     assert all(every[int(item.id)].image_path not in learned for item in items)
     assert [item.golds for item in items] == [(every[int(item.id)].answer,) for item in items]

@@ -10,12 +10,12 @@ import torch
 
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.latency import readings
-from cuecard.latency.dimensions import PRESETS
 from cuecard.latency.inside import profile as profiles
 from cuecard.latency.inside import request as decoders
 from cuecard.latency.inside.checkpoint import TooBig, loaded, plans, random_model
 from cuecard.latency.inside.profile import InProcessProfile, datasheet, profile
 from cuecard.latency.inside.request import LostTime, Runner, Watch
+from cuecard.latency.roofline import PRESETS
 from cuecard.latency.rounds import Grid, ProfileEnd, Workload
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from cuecard.cli import app
 from cuecard.domain.errors import BadInput
 from cuecard.latency import fit, latency_model
-from cuecard.latency.plan import Line, plans
+from cuecard.latency.simulation import Line, plans
 from cuecard.strategies.policy import Schedule
 
 FILE = """

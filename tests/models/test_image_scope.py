@@ -11,7 +11,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from cuecard.demo import boards, easyvqa
+from cuecard.demo import boards, tasks
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image, Question
 from cuecard.models.base import Limits, Progress
@@ -144,7 +144,7 @@ async def test_a_model_tells_foreign_images_once_it_has_seen_them(folder: Path, 
     assert UNLIKE in (await heard(model, asked(noise(128))) or "")
     assert UNLIKE in (await heard(model, Question("what shape is present?", (noise(64),))) or "")
     said = [await heard(model, asked(board(seed))) for seed in range(8)]
-    said += [await heard(model, item.question()) for item in easyvqa.items("test")[::1300]]
+    said += [await heard(model, item.question()) for item in tasks.photo_questions("test")[::1300]]
     assert sum(each is not None for each in said) <= 1
     await model.aclose()
 

@@ -17,7 +17,7 @@ from hearing import hear
 from PIL import Image as PilImage
 
 import cuecard
-from cuecard.demo import boards, easyvqa
+from cuecard.demo import boards, tasks
 from cuecard.domain.errors import ModelRefused
 from cuecard.domain.question import Image, Question
 from cuecard.models.base import Limits, Weighing
@@ -33,7 +33,7 @@ WEIGHTS = Path(cuecard.__file__).parent / "weights"
 LIMITS = Limits(answer_tokens=8, reasoning_tokens=200)
 QUESTIONS = [each.question for each in boards.exercises(6, 5)] + [
     Question(item.text, (Image(item.image_path.read_bytes()),), kind=item.kind)
-    for item in Random(2).sample(easyvqa.items("test"), 4)
+    for item in Random(2).sample(tasks.photo_questions("test"), 4)
 ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image as PilImage
 
-from cuecard.demo import boards, easyvqa
+from cuecard.demo import boards, tasks
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image, Message, Question
 from cuecard.models.images.image_scope import ImageScope
@@ -39,7 +39,7 @@ def test_the_scope_that_ships_is_that_of_the_data(name: str) -> None:
 def test_all_that_the_pair_is_examined_on_is_inside() -> None:
     for exercise in boards.exercises(200, 7) + boards.exercises(100, 7, mix=boards.LONG_MIX):
         assert SCOPE.outside(exercise.question) is None
-    for item in easyvqa.items("test")[::9]:
+    for item in tasks.photo_questions("test")[::9]:
         assert SCOPE.outside(item.question()) is None
 
 

@@ -26,9 +26,8 @@ from cuecard.domain.outcome import LatencyKind, Route
 from cuecard.domain.question import Question
 from cuecard.latency import breakeven as points
 from cuecard.latency.latency_model import FOLDER, Fit, plainest, read_all, write
-from cuecard.latency.plan import PairPlan, plans
 from cuecard.latency.readings import is_profile
-from cuecard.latency.simulation import LEAST_TEXT, Chances, RequestSize, Way, outcomes
+from cuecard.latency.simulation import LEAST_TEXT, Chances, PairPlan, RequestSize, Way, outcomes, plans
 from cuecard.models import prompt
 from cuecard.report import formatting
 from cuecard.strategies.policy import Schedule

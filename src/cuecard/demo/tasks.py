@@ -1,18 +1,29 @@
-"""Boards and easy-VQA as evaluation tasks."""
+"""Boards and easy-VQA as evaluation tasks.
+
+easy-VQA, of the package `easy-vqa` (MIT), has images of one coloured shape and questions about it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from random import Random
 
-from cuecard.demo import EXTRA, easyvqa
+from cuecard.demo import EXTRA
 from cuecard.domain.errors import required
+from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.evals.item import Aggregate, Item, Task
 from cuecard.evals.tasks.registry import Opener, Options, one_of, register, whole_number
 
+SHAPES = ("circle", "rectangle", "triangle")
+SHAPE_COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
+SHAPE_PIXELS = 64
+"""On each side of an image of easy-VQA."""
 BOARDS = 1000
 LOOKS = ("plain", "changed")
 _TASKS = ("look-up", "compare", "count", "sum", *(f"jump-{n}" for n in (1, 2, 3, 4, 5)))
@@ -68,6 +79,60 @@ class BoardsTask:
             )
 
 
+@dataclass(frozen=True)
+class PhotoQuestion:
+    """One question of the data set."""
+
+    text: str
+    answer: str
+    image_path: Path
+
+    @property
+    def kind(self) -> AnswerKind:
+        return AnswerKind.YES_NO if self.answer in ("yes", "no") else AnswerKind.SHORT_TEXT
+
+    def question(self) -> Question:
+        return Question(self.text, (Image(self.image_path.read_bytes()),), kind=self.kind)
+
+
+@cache
+def photo_questions(split: str) -> tuple[PhotoQuestion, ...]:
+    """All questions of `train` (38,575) or `test` (9,673)."""
+    easy_vqa = required("easy_vqa", "easy-VQA", EXTRA)
+    folder = Path(easy_vqa.__file__).parent / "data" / split
+    rows = json.loads((folder / "questions.json").read_text())
+    return tuple(PhotoQuestion(text, answer, folder / "images" / f"{image}.png") for text, answer, image in rows)
+
+
+@cache
+def scenes(split: str) -> dict[Path, tuple[str, str]]:
+    """(colour, shape) of each image, from the split's own answers; images that these do not determine are left out."""
+    found: dict[Path, dict[str, str]] = {}
+    for item in photo_questions(split):
+        seen_words = found.setdefault(item.image_path, {})
+        words = item.text.rstrip("?").split()
+        negated = is_negated(item)
+        if item.answer not in ("yes", "no"):
+            words.append(item.answer)
+        elif (item.answer == "yes") == negated:
+            continue
+        for word in words:
+            if word in SHAPES:
+                seen_words["shape"] = word
+            elif word in SHAPE_COLOURS:
+                seen_words["colour"] = word
+    return {
+        image: (seen_words["colour"], seen_words["shape"])
+        for image, seen_words in found.items()
+        if len(seen_words) == 2
+    }
+
+
+def is_negated(item: PhotoQuestion) -> bool:
+    """Whether the question asks if something is missing."""
+    return bool({"not", "no"} & set(item.text.rstrip("?").split()))
+
+
 class EasyVqaTask:
     """Questions of easy-VQA in its own order, or `count` of them, sampled with a seed.
 
@@ -91,7 +156,7 @@ class EasyVqaTask:
     def items(self) -> Iterator[Item]:
         """The questions. Raises MissingExtra."""
         places = self._chosen()
-        every = easyvqa.items(self._source) if places else ()
+        every = photo_questions(self._source) if places else ()
         for place in places:
             asked = every[place]
             question = asked.question()
@@ -112,8 +177,8 @@ class EasyVqaTask:
 
     def _chosen(self) -> list[int]:
         """Indices of the questions in the data set."""
-        learned = easyvqa.scenes("train") if self.split == "validation" else {}
-        asked = enumerate(easyvqa.items(self._source))
+        learned = scenes("train") if self.split == "validation" else {}
+        asked = enumerate(photo_questions(self._source))
         places = [place for place, item in asked if item.image_path not in learned]
         if not self._wanted or self._wanted >= len(places):
             return places

@@ -21,8 +21,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.question import Image, Question
-from cuecard.latency import dimensions
-from cuecard.latency.dimensions import PRESETS, Dimensions, near
+from cuecard.latency.roofline import PRESETS, Dimensions, dimensions_of, unknown_preset
 from cuecard.models import spec
 from cuecard.models.images.images import opened
 from cuecard.models.local import loading
@@ -221,7 +220,7 @@ def plans(text: str, *, random: bool, layers: int | None) -> list[CheckpointPlan
     """The plans for a specification: one, or two slices of different depth. Raises BadInput."""
     config, source = _config_and_source(text, random)
     name = text.rstrip("/").split("/")[-1]
-    sizes = dimensions.of(config.to_dict())
+    sizes = dimensions_of(config.to_dict())
     whole = CheckpointPlan(name, config, None if random else source, sizes, sizes)
     if layers is None or layers >= sizes.text.layers:
         return [whole]
@@ -253,7 +252,7 @@ def _config_and_source(text: str, random: bool) -> tuple[Any, str | None]:
                 raise BadInput(f"{text} does not run in this process", "give a checkpoint, or a preset's name")
     except BadInput as error:
         is_unknown = error.message.startswith("unknown model") and "did you mean" not in error.hint
-        raise (near(text) if is_unknown else error) from None
+        raise (unknown_preset(text) if is_unknown else error) from None
     try:
         return AutoConfig.from_pretrained(source), source
     except (OSError, ValueError) as error:
@@ -271,7 +270,7 @@ def _slice(whole: CheckpointPlan, layers: int) -> CheckpointPlan:
         vision.depth = min(layers, vision.depth)
         if getattr(vision, "deepstack_visual_indexes", None):
             vision.deepstack_visual_indexes = list(range(len(vision.deepstack_visual_indexes)))
-    return replace(whole, config=config, sizes=dimensions.of(config.to_dict()), layers=layers)
+    return replace(whole, config=config, sizes=dimensions_of(config.to_dict()), layers=layers)
 
 
 def loaded(plan: CheckpointPlan, device: torch.device, dtype: str) -> Subject:
