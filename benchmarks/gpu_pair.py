@@ -31,7 +31,7 @@ from cuecard.models import spec
 from cuecard.models.base import AnswerDelta, Event, Extras, Finished, Limits, Progress, ReasoningDelta, ReasoningEnded
 from cuecard.models.prompt import Prompt
 from cuecard.models.vllm.engine import EngineHost
-from cuecard.models.vllm.settings import EngineSettings
+from cuecard.models.vllm.loading import EngineSettings
 from cuecard.strategies.policy import Policy, Schedule, policy_with
 from cuecard.strategies.run import answer
 from handoff_vllm import SIDE, WORDS, Reader, picture, words

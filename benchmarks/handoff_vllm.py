@@ -35,8 +35,8 @@ from cuecard.models import spec
 from cuecard.models.base import Limits, Model
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.models.vllm.engine import EngineHost
+from cuecard.models.vllm.loading import EngineSettings
 from cuecard.models.vllm.model import VllmModel
-from cuecard.models.vllm.settings import EngineSettings
 from cuecard.strategies.policy import Policy, Schedule
 from cuecard.strategies.run import answer
 

@@ -36,8 +36,8 @@ def read(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def in_file(path: Path) -> Iterator[None]:
-    """Puts the file's path before the message of a BadInput."""
+def in_file(path: Path | str) -> Iterator[None]:
+    """Puts the file's path, or another place, before the message of a BadInput."""
     try:
         yield
     except BadInput as error:

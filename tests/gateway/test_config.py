@@ -101,6 +101,21 @@ def test_a_secret_that_is_not_set_is_named(tmp_path, monkeypatch):
         (("[pair]", "[pair"), "not valid TOML", ""),
         (("[pair]", '[server]\nhost = "0.0.0.0"\n[pair]'), "open to others: add [[keys]] (`cuecard key`)", ""),
         (("budget = 77", 'budget = "lots"'), "budget: input should be a valid integer, not 'lots'", ""),
+        (
+            ("weight = 2", 'timeout_s = "9"'),
+            "timeout_s: input should be a valid number",
+            "without quotes",
+        ),
+        (
+            ("weight = 2", 'gpu_memory = "0.3"'),
+            "gpu_memory: input should be a valid number",
+            "without quotes",
+        ),
+        (
+            ("weight = 2", 'max_len = "512"'),
+            "max_len: input should be a valid integer",
+            "without quotes",
+        ),
         (("[pair]", '[[keys]]\nname = "a"\nkey = "s"\n[pair]'), "unknown key keys.key", "there are: name, sha256"),
         (("[pair]", '[[keys]]\nname = "a"\nsha256 = "s"\n[pair]'), "keys.sha256", "`cuecard key` makes a key"),
     ],

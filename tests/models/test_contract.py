@@ -198,7 +198,7 @@ async def in_vllm(setting: Setting) -> Subject:
 @cache
 def vllm_host(folder: Path) -> Any:
     from cuecard.models.vllm.engine import EngineHost
-    from cuecard.models.vllm.settings import EngineSettings
+    from cuecard.models.vllm.loading import EngineSettings
 
     arguments = {"kv_cache_memory_bytes": 2**26, "max_num_seqs": 8}
     return EngineHost("tiny", str(folder), EngineSettings(dtype="float32", eager=True, engine_args=arguments))

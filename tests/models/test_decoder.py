@@ -11,9 +11,9 @@ from PIL import Image as PilImage
 import pictures
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
-from cuecard.models.images import image_headers, images, pillow_decoding
+from cuecard.models.images import decoding, images
+from cuecard.models.images.decoding import Refused
 from cuecard.models.images.images import SMALL_PIXELS, Bounds, ImageDecoder
-from cuecard.models.images.pillow_decoding import Refused
 
 KINDS = pictures.every_kind()
 MIB = 2**20
@@ -27,7 +27,7 @@ def decoder() -> Iterator[ImageDecoder]:
 
 
 def taken(decoder: ImageDecoder, data: bytes, bounds: Bounds | None = None) -> Image:
-    return decoder.taken(data, image_headers.read(data), bounds or Bounds())[0]
+    return decoder.taken(data, decoding.header_of(data), bounds or Bounds())[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -78,7 +78,7 @@ def test_a_decode_is_bounded_in_time_and_the_next_one_works(decoder: ImageDecode
 
 
 def test_a_tiff_in_very_many_pieces_is_refused(decoder: ImageDecoder) -> None:
-    assert pillow_decoding.taken(pictures.tiff_of_tiles(30), 10**6, True)[0] == (30, 30)
+    assert decoding.taken(pictures.tiff_of_tiles(30), 10**6, True)[0] == (30, 30)
     with pytest.raises(Refused, match="pieces"):
         taken(decoder, pictures.tiff_of_tiles(1000))
     with pytest.raises(BadInput, match="too many pieces"):
@@ -87,11 +87,11 @@ def test_a_tiff_in_very_many_pieces_is_refused(decoder: ImageDecoder) -> None:
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "1", "LA", "CMYK", "I;16"])
 def test_a_large_picture_that_is_drawn_anew_becomes_smaller(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pillow_decoding, "MOST_DRAWN", 300 * 100)
+    monkeypatch.setattr(decoding, "MOST_DRAWN", 300 * 100)
     picture = PilImage.new("RGB", (600, 200), "white")
     picture.paste((255, 0, 0), (0, 0, 300, 200))
     whole = picture.convert("L").convert("I;16") if mode == "I;16" else picture.convert(mode)
-    with PilImage.open(io.BytesIO(pillow_decoding.drawn(whole))) as small:
+    with PilImage.open(io.BytesIO(decoding.drawn(whole))) as small:
         assert (small.size, small.mode) == ((300, 100), "RGB")
     turned = pictures.encoded(picture, "JPEG", exif=pictures.exif(6))
     with PilImage.open(io.BytesIO(images.load(turned).data)) as small:

@@ -16,8 +16,8 @@ from reference import Reference
 from cuecard.domain.errors import ModelRefused, Unsupported
 from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.models.base import AnswerDelta, Limits
-from cuecard.models.local.loading import ProcessorReader, QwenReader, TextReader, for_stills
 from cuecard.models.local.model import LocalModel
+from cuecard.models.local.transformers_network import ProcessorReader, QwenReader, TextReader, for_stills
 from cuecard.models.prompt import CUE, EMBEDDED, PROSE, TAGS, CardFormat, growing, read, reason, short
 from cuecard.models.reasoning_events import TokenDecoder
 

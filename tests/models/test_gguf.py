@@ -15,7 +15,7 @@ from cuecard.domain.question import Question
 from cuecard.evals.requests import is_local, model_revision
 from cuecard.models import spec
 from cuecard.models.base import Limits
-from cuecard.models.local import loading
+from cuecard.models.local import transformers_network
 from cuecard.models.prompt import short
 
 HIDDEN, HEADS, HEAD_DIM, MLP, LAYERS = 32, 2, 16, 64, 2
@@ -94,9 +94,9 @@ def test_a_gguf_file_differs_from_another_by_its_content(path: Path, tmp_path: P
 
 
 def test_without_the_packages_that_read_it_the_extra_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = loading.find_spec
+    there = transformers_network.find_spec
     find: Callable[[str], object] = lambda name: None if name == "gguf" else there(name)  # noqa: E731
-    monkeypatch.setattr(loading, "find_spec", find)
+    monkeypatch.setattr(transformers_network, "find_spec", find)
     with pytest.raises(MissingExtra, match=r"tiny-q8.gguf is a GGUF file, which needs gguf") as caught:
         spec.load(str(path))
     assert ".[local]" in caught.value.hint

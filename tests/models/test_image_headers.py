@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image as PilImage
 
 import pictures
-from cuecard.models.images import image_headers, pillow_decoding
+from cuecard.models.images import decoding
 
 KINDS = pictures.every_kind()
 JPEG, PNG, WEBP = KINDS["JPEG RGB 0"], KINDS["PNG RGB 0"], KINDS["WEBP RGB 0"]
@@ -20,9 +20,9 @@ JPEG, PNG, WEBP = KINDS["JPEG RGB 0"], KINDS["PNG RGB 0"], KINDS["WEBP RGB 0"]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_header_says_is_what_a_decoder_finds(kind: str) -> None:
-    header = image_headers.read(KINDS[kind])
+    header = decoding.header_of(KINDS[kind])
     with PilImage.open(io.BytesIO(KINDS[kind])) as picture:
-        is_plain = picture.get_format_mimetype() in pillow_decoding.SERVED and pillow_decoding.is_plain(picture)
+        is_plain = picture.get_format_mimetype() in decoding.SERVED and decoding.is_plain(picture)
         if picture.format in ("GIF", "BMP", "TIFF"):
             assert header is None
         else:
@@ -39,11 +39,11 @@ def test_a_header_of_damaged_bytes_never_says_another_size(
     damaged = bytearray(KINDS[kind])
     for at, value in changes:
         damaged[at % min(len(damaged), 200)] = value
-    header = image_headers.read(bytes(damaged[: draw.draw(st.integers(0, len(damaged)) | st.just(len(damaged)))]))
+    header = decoding.header_of(bytes(damaged[: draw.draw(st.integers(0, len(damaged)) | st.just(len(damaged)))]))
     if header is None:
         return
     try:
-        with PilImage.open(io.BytesIO(damaged), formats=pillow_decoding.FORMATS) as picture:
+        with PilImage.open(io.BytesIO(damaged), formats=decoding.FORMATS) as picture:
             assert picture.size == (header.width, header.height)
     except (PilImage.UnidentifiedImageError, OSError, ValueError, SyntaxError):
         return  # no decoder reads it
@@ -65,20 +65,20 @@ def test_a_header_of_damaged_bytes_never_says_another_size(
     ],
 )
 def test_what_is_cut_damaged_or_odd_is_left_to_a_decoder(data: bytes) -> None:
-    assert image_headers.read(data) is None
+    assert decoding.header_of(data) is None
 
 
 @pytest.mark.parametrize(("entries", "size", "pieces"), [(4000, 50_000, 1), (3, 100_000, 2)])
 def test_exif_data_that_grows_when_it_is_read_is_left_to_a_decoder(entries: int, size: int, pieces: int) -> None:
-    header = image_headers.read(pictures.jpeg_of_exif(entries, size, pieces))
-    assert header == image_headers.Header("image/jpeg", 64, 48, False)
-    plain = image_headers.read(pictures.jpeg_of_exif(100, 10, 1))
-    assert plain == image_headers.Header("image/jpeg", 64, 48, True)
+    header = decoding.header_of(pictures.jpeg_of_exif(entries, size, pieces))
+    assert header == decoding.Header("image/jpeg", 64, 48, False)
+    plain = decoding.header_of(pictures.jpeg_of_exif(100, 10, 1))
+    assert plain == decoding.Header("image/jpeg", 64, 48, True)
 
 
 def test_a_large_webp_is_not_kept_as_it_is() -> None:
-    header = image_headers.read(pictures.encoded(PilImage.new("RGB", (4097, 4097)), "WEBP", lossless=True, method=0))
-    assert header == image_headers.Header("image/webp", 4097, 4097, False)
+    header = decoding.header_of(pictures.encoded(PilImage.new("RGB", (4097, 4097)), "WEBP", lossless=True, method=0))
+    assert header == decoding.Header("image/webp", 4097, 4097, False)
 
 
 @pytest.mark.parametrize(
@@ -96,5 +96,5 @@ def test_a_large_webp_is_not_kept_as_it_is() -> None:
 )
 def test_files_of_very_many_parts_are_given_up_soon(data: bytes) -> None:
     began = time.monotonic()
-    assert image_headers.read(data) is None
+    assert decoding.header_of(data) is None
     assert time.monotonic() - began < 2

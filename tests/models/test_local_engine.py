@@ -20,7 +20,7 @@ from hearing import before_each_computation, hear
 from cuecard.domain.errors import BadInput, CuecardError, ModelError, ModelRefused, Unsupported
 from cuecard.domain.question import Image, Question
 from cuecard.models.base import AnswerDelta, Limits, Progress, Started
-from cuecard.models.local import loading
+from cuecard.models.local import transformers_network
 from cuecard.models.local.engine import Engine
 from cuecard.models.local.model import LocalModel
 from cuecard.models.prompt import TAGS, reason, short
@@ -180,7 +180,7 @@ async def test_half_precision_is_computed_as_float32_on_a_cpu(
     saved: torch.dtype, tmp_path: Path, checkpoints: Callable[[str], Path], question: Question
 ) -> None:
     folder = copied(checkpoints("qwen3_vl"), tmp_path)
-    weights = loading.AutoModelForImageTextToText.from_pretrained(folder, dtype=saved)
+    weights = transformers_network.AutoModelForImageTextToText.from_pretrained(folder, dtype=saved)
     weights.save_pretrained(folder)
     assert json.loads((folder / "config.json").read_text())["dtype"] == str(saved).removeprefix("torch.")
     model = LocalModel.load(folder, device="cpu")

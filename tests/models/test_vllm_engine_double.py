@@ -19,10 +19,10 @@ from cuecard.domain.errors import BadInput, ModelClosed, ModelUnreachable, Unsup
 from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.models.base import Extras, Limits, ReasoningDelta
 from cuecard.models.prompt import CardFormat, growing, read, reason, short
-from cuecard.models.vllm import sessions
+from cuecard.models.vllm import prompts as sessions
 from cuecard.models.vllm.engine import MOST_RESTARTS, EngineHost
+from cuecard.models.vllm.loading import EngineSettings
 from cuecard.models.vllm.model import VllmModel
-from cuecard.models.vllm.settings import EngineSettings
 
 LIMITS = Limits(answer_tokens=8, reasoning_tokens=32, timeout_s=None)
 ENDLESS = replace(LIMITS, reasoning_tokens=1000)

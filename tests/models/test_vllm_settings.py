@@ -16,7 +16,7 @@ from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.evals.requests import model_revision
 from cuecard.gateway.tables import Upstream
 from cuecard.models import spec
-from cuecard.models.vllm.settings import EngineSettings, check_memory
+from cuecard.models.vllm.loading import EngineSettings, check_memory
 
 
 @pytest.fixture
@@ -42,10 +42,11 @@ def test_a_specification_has_a_source_and_settings(folder: Path) -> None:
         ("vllm:", "no checkpoint at ''", "vllm:ORG/NAME"),
         ("vllm:nowhere", "no checkpoint at 'nowhere'", "vllm:ORG/NAME"),
         ("vllm:../a", "no checkpoint", "is the path right?"),
-        ("vllm:a/b?gpu_memry=0.4", "unknown setting 'gpu_memry' in vllm:a/b", "did you mean gpu_memory?"),
-        ("vllm:a/b?gpu_memory=much", "gpu_memory in vllm:a/b.* is not a number", "a number"),
-        ("vllm:a/b?max_len=0.5", "max_len in vllm:a/b.* is not a whole number", "a whole number"),
-        ("vllm:a/b?eager=1", "eager in vllm:a/b.* is not true or false", "true or false"),
+        ("vllm:a/b?gpu_memry=0.4", "vllm:a/b.*: unknown key gpu_memry", "did you mean gpu_memory?"),
+        ("vllm:a/b?gpu_memory=much", "vllm:a/b.*: gpu_memory is not a number", "a number"),
+        ('vllm:a/b?gpu_memory="0.3"', "vllm:a/b.*: gpu_memory is not a number", "a number"),
+        ("vllm:a/b?max_len=0.5", "vllm:a/b.*: max_len is not a whole number", "a whole number"),
+        ("vllm:a/b?eager=1", "vllm:a/b.*: eager is not true or false", "true or false"),
     ],
 )
 def test_a_wrong_specification_is_refused_with_what_is_wrong(text: str, words: str, hint: str) -> None:

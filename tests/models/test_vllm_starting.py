@@ -17,10 +17,9 @@ import pytest
 import vllm_double
 from pydantic import BaseModel, Field, ValidationError
 
-from cuecard.domain.errors import BadInput, ModelRefused
+from cuecard.domain.errors import BadInput, ModelRefused, one_line
 from cuecard.models.vllm.engine import EngineHost
-from cuecard.models.vllm.settings import EngineSettings
-from cuecard.models.vllm.starting import UNGUARDED, EngineStart, one_line
+from cuecard.models.vllm.loading import UNGUARDED, EngineSettings, EngineStart
 
 FAILED = "Engine core initialization failed. See root cause above. Failed core proc(s): {}"
 LOG = """
@@ -105,9 +104,7 @@ async def test_errors_are_one_line():
 
 
 def test_a_process_without_standard_error_starts_engines_too():
-    program = (
-        "from cuecard.models.vllm.starting import heard_errors\nwith heard_errors() as first: print(repr(first()))"
-    )
+    program = "from cuecard.models.vllm.loading import heard_errors\nwith heard_errors() as first: print(repr(first()))"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: os.close(2), timeout=60)
     assert done.stdout == "''\n"

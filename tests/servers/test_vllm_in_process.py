@@ -30,7 +30,7 @@ from cuecard.domain.question import AnswerKind, Question
 from cuecard.models import spec
 from cuecard.models.base import AnswerDelta, Finished, Limits, ReasoningDelta
 from cuecard.models.prompt import CardFormat, Prompt, growing, read, reason, short
-from cuecard.models.vllm import sessions
+from cuecard.models.vllm import prompts as sessions
 
 pytestmark = [
     pytest.mark.servers,

@@ -18,7 +18,7 @@ from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome, Route, compare_with_large, outcome_as_object, seconds
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models import spec
-from cuecard.models.images.image_headers import MOST_BYTES
+from cuecard.models.images.decoding import MOST_BYTES
 from cuecard.pair import Pair
 from cuecard.pair import question as ask_of
 from cuecard.strategies import policy_file

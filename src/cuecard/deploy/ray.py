@@ -29,14 +29,14 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.exceptions import BackPressureError, RayServeException
 
 from cuecard.domain.call import Usage
-from cuecard.domain.errors import BadInput, CuecardError, ModelBusy, ModelError, ModelUnreachable
+from cuecard.domain.errors import BadInput, CuecardError, ModelBusy, ModelError, ModelUnreachable, one_line
 from cuecard.gateway.app import application, assembled, gate_of
 from cuecard.gateway.config import Config, chosen
 from cuecard.gateway.pairs import Pairs, loaded
 from cuecard.gateway.tables import StrictTable
 from cuecard.models import probe, spec
 from cuecard.models.base import Abilities, Event, Finished, Limits, Model, Weighed, Weighing
-from cuecard.models.local.engine import VARIABLE, first_line
+from cuecard.models.local.engine import VARIABLE
 from cuecard.models.pool import Breaker
 from cuecard.models.prompt import Prompt, conversation
 from cuecard.models.scope import Size
@@ -328,7 +328,7 @@ class RemoteModel:
 
     def _failed(self, error: Exception) -> NoReturn:
         """Raises ModelBusy, ModelUnreachable, or ModelError for an error of the replica's own code."""
-        text = f"{self.name} on Ray: {first_line(error)[:300]}"
+        text = f"{self.name} on Ray: {one_line(error)[:300]}"
         if isinstance(error, BackPressureError):
             raise ModelBusy(text) from error
         if isinstance(error, exceptions.RayTaskError):

@@ -247,6 +247,20 @@ class NoAnswer(CuecardError):
         return error
 
 
+# --- messages of other programs ---------------------------------------------------------------------------------------
+
+LONGEST_MESSAGE = 400
+"""Characters of another program's error, in ours."""
+
+
+def one_line(error: Exception) -> str:
+    """A foreign error's message in one line, or its class name; of pydantic's errors the first, with the field."""
+    if type(error).__name__ == "ValidationError" and hasattr(error, "errors"):  # pydantic need not be installed
+        first = error.errors(include_url=False)[0]
+        return ": ".join([*map(str, first["loc"][:1]), str(first["msg"]).removeprefix("Value error, ")])
+    return " ".join(str(error).split())[:LONGEST_MESSAGE] or type(error).__name__
+
+
 # --- hints for unknown names ------------------------------------------------------------------------------------------
 
 

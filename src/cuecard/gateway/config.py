@@ -334,6 +334,8 @@ def _advice(error: Mapping[str, Any]) -> str | None:
         return "`cuecard key` makes a key and shows its hash"
     if error["type"] == "bool_type":
         return "write true or false, without quotes"
+    if error["type"] in ("float_type", "int_type"):
+        return "write the number without quotes"
     if error["type"] != "extra_forbidden":
         return None
     *tables, key = [part for part in place if isinstance(part, str)]

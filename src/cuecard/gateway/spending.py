@@ -30,7 +30,7 @@ from cuecard.gateway.tables import Prices, cost
 from cuecard.gateway.wire.parameters import DATA, Json, everything
 from cuecard.gateway.wire.request import TOKENS_PER_IMAGE
 from cuecard.models.base import Abilities, Event, Finished, ForwardingModel, Limits, Model, Progress, Weighed, Weighing
-from cuecard.models.images import image_headers
+from cuecard.models.images import decoding
 from cuecard.models.pool import Pool, pool_of
 from cuecard.models.prompt import Prompt
 
@@ -42,7 +42,7 @@ def tokens_of_text(text: str) -> int:
 
 
 def tokens_of_image(image: Image) -> int:
-    header = image_headers.read(image.data)
+    header = decoding.header_of(image.data)
     return max(TOKENS_PER_IMAGE, math.ceil((header.pixels if header else MOST_PIXELS) / PIXELS_PER_TOKEN))
 
 

@@ -20,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    Strict,
     StrictBool,
     ValidationInfo,
     create_model,
@@ -33,7 +34,7 @@ from cuecard.models import spec
 from cuecard.models.acceptance_table import AcceptanceTable
 from cuecard.models.openai.families import Dialect, named
 from cuecard.models.prompt import CardFormat
-from cuecard.models.vllm.settings import MOST_SHARE
+from cuecard.models.vllm.loading import MOST_SHARE
 from cuecard.strategies import policy_file
 from cuecard.strategies.policy import Option, Policy, Surface, options_at, policy_with
 from cuecard.strategies.run import known
@@ -98,12 +99,12 @@ KEY_CHECKS: Mapping[str, Any] = {
     "family": Annotated[str | None, checked(lambda name: name == "auto" or named(name))],
     "constraint": Dialect | None,
     "cards": Annotated[list[CardFormat] | None, Field(min_length=1)],
-    "prefix_cache_mib": Annotated[float | None, Field(gt=0)],
+    "prefix_cache_mib": Annotated[float | None, Field(gt=0, strict=True)],
     "reasoning_tags": Annotated[list[str] | None, Field(min_length=2, max_length=2)],
-    "timeout_s": Annotated[float | None, Field(gt=0)],
+    "timeout_s": Annotated[float | None, Field(gt=0, strict=True)],
     "extra_body": dict[str, Any] | None,
-    "gpu_memory": Annotated[float | None, Field(gt=0, le=MOST_SHARE)],
-    "max_len": Annotated[int | None, Field(ge=1)],
+    "gpu_memory": Annotated[float | None, Field(gt=0, le=MOST_SHARE, strict=True)],
+    "max_len": Annotated[int | None, Field(ge=1, strict=True)],
     "engine_args": dict[str, Any] | None,
 }
 """The types of keys of a model's table that are more than a text, a number or a boolean."""
@@ -111,7 +112,7 @@ KEY_CHECKS: Mapping[str, Any] = {
 
 def _model_fields() -> dict[str, Any]:
     """One field per key of a model's table: its type, and None unless it is required."""
-    types = {key: KEY_CHECKS.get(key, (StrictBool if kind is bool else kind) | None) for key, kind in spec.KEYS.items()}
+    types = {key: KEY_CHECKS.get(key, Annotated[kind | None, Strict()]) for key, kind in spec.KEYS.items()}
     return {key: (kind, ... if key == "model" else None) for key, kind in types.items()}
 
 

@@ -16,14 +16,14 @@ from cuecard import settings
 from cuecard.domain.errors import BadInput, MissingExtra, did_you_mean
 from cuecard.models.base import Model
 from cuecard.models.openai.families import ServerSettings
-from cuecard.models.vllm import settings as vllm_settings
+from cuecard.models.vllm import loading as vllm_loading
 
 EMBEDDED = ("demo-small", "demo-large")
 SERVED_KEYS: Mapping[str, type] = {
     key: kind for key, kind in settings.kinds_of(ServerSettings).items() if key != "name"
 }
 LOCAL_KEYS: Mapping[str, type] = {"device": str, "dtype": str, "revision": str, "prefix_cache_mib": float}
-KEYS: Mapping[str, type] = {"model": str, **LOCAL_KEYS, **SERVED_KEYS, **vllm_settings.KEYS}
+KEYS: Mapping[str, type] = {"model": str, **LOCAL_KEYS, **SERVED_KEYS, **vllm_loading.KEYS}
 """Allowed keys of a model's table, and their types."""
 
 
@@ -117,7 +117,7 @@ def _in_vllm(text: str) -> VllmCheckpoint:
             raise BadInput(f"no checkpoint at {source[:200]!r}", "write vllm:ORG/NAME, or vllm: and a directory")
         if source.startswith("."):
             raise BadInput(f"no checkpoint at {source[:200]!r}", "is the path right?")
-    return VllmCheckpoint(source, vllm_settings.parsed(query, text[:200]))
+    return VllmCheckpoint(source, vllm_loading.parsed(query, text[:200]))
 
 
 def check_memory(given: Iterable[str | Mapping[str, Any]]) -> None:
@@ -128,11 +128,11 @@ def check_memory(given: Iterable[str | Mapping[str, Any]]) -> None:
         name = table.pop("model", None)
         if isinstance(name, str) and isinstance(checkpoint := parse(name), VllmCheckpoint):
             shares.append((name.partition("?")[0], _engine(checkpoint, table).gpu_memory))
-    vllm_settings.check_memory(shares)
+    vllm_loading.check_memory(shares)
 
 
-def _engine(checkpoint: VllmCheckpoint, table: Mapping[str, Any]) -> vllm_settings.EngineSettings:
-    return vllm_settings.EngineSettings(**{**checkpoint.settings, **_only(table, *vllm_settings.KEYS)})
+def _engine(checkpoint: VllmCheckpoint, table: Mapping[str, Any]) -> vllm_loading.EngineSettings:
+    return vllm_loading.EngineSettings(**{**checkpoint.settings, **_only(table, *vllm_loading.KEYS)})
 
 
 def _is(what: Callable[[Path], bool], text: str) -> bool:

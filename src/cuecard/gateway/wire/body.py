@@ -21,11 +21,10 @@ from cuecard.gateway.admission.connections import BODY_S, ClientGone
 from cuecard.gateway.config import ImageSettings
 from cuecard.gateway.wire.parameters import Json, reading
 from cuecard.gateway.wire.request import Fetch, ParsedRequest
-from cuecard.models.images import image_headers, images, pillow_decoding
+from cuecard.models.images import decoding, images
+from cuecard.models.images.decoding import Header, Refused, Size
 from cuecard.models.images.fetcher import Fetcher
-from cuecard.models.images.image_headers import Header
 from cuecard.models.images.images import DECODER, QUICK_DECODER, QUICK_PIXELS, Bounds, ImageDecoder
-from cuecard.models.images.pillow_decoding import Refused, Size
 from cuecard.models.openai.response_body import is_shallow
 
 MARKS = {
@@ -237,7 +236,7 @@ class ImageLoader:
             if each.header is None:
                 continue
             try:
-                pillow_decoding.refuse_huge((each.header.width, each.header.height), self._bounds.pixels)
+                decoding.refuse_huge((each.header.width, each.header.height), self._bounds.pixels)
                 if not each.header.is_plain:
                     images.refuse_hungry(each.header, self._bounds)
             except Refused as refused:
@@ -289,4 +288,4 @@ def _limited(setting: str) -> str:
 
 def _checked(data: bytes, name: str) -> _ImageData:
     images.refuse_bytes(data, name)
-    return _ImageData(name, data, image_headers.read(data))
+    return _ImageData(name, data, decoding.header_of(data))

@@ -19,15 +19,14 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedTokenizerFast
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from cuecard.domain.errors import BadInput, CuecardError
+from cuecard.domain.errors import BadInput, CuecardError, one_line
 from cuecard.domain.question import Image, Question
 from cuecard.latency.roofline import PRESETS, Dimensions, dimensions_of, unknown_preset
 from cuecard.models import spec
 from cuecard.models.images.images import opened
-from cuecard.models.local import loading
-from cuecard.models.local.engine import first_line
+from cuecard.models.local import transformers_network
 from cuecard.models.local.inputs import PromptReader
-from cuecard.models.local.loading import ProcessorReader, QwenReader
+from cuecard.models.local.transformers_network import ProcessorReader, QwenReader
 from cuecard.models.prompt import TAGS, Prompt, short
 
 Tensors = dict[str, torch.Tensor]
@@ -247,7 +246,7 @@ def _config_and_source(text: str, random: bool) -> tuple[Any, str | None]:
                 source = str(embedded.folder)
             case spec.Checkpoint(source):
                 if not Path(source).is_dir():
-                    loading.find_hub(source, None)
+                    transformers_network.find_hub(source, None)
             case _:
                 raise BadInput(f"{text} does not run in this process", "give a checkpoint, or a preset's name")
     except BadInput as error:
@@ -256,7 +255,7 @@ def _config_and_source(text: str, random: bool) -> tuple[Any, str | None]:
     try:
         return AutoConfig.from_pretrained(source), source
     except (OSError, ValueError) as error:
-        raise BadInput(f"no checkpoint at {source!r}: {first_line(error)}", "see `cuecard models`") from error
+        raise BadInput(f"no checkpoint at {source!r}: {one_line(error)}", "see `cuecard models`") from error
 
 
 def _slice(whole: CheckpointPlan, layers: int) -> CheckpointPlan:
@@ -277,7 +276,7 @@ def loaded(plan: CheckpointPlan, device: torch.device, dtype: str) -> Subject:
     """Load the model. Raises BadInput, ModelRefused."""
     if plan.source is None:
         return Subject(plan, random_model(plan.config, device, dtype), made_up(plan.config))
-    model, reader = loading.load(plan.source, str(device), dtype, None)
+    model, reader = transformers_network.load(plan.source, str(device), dtype, None)
     return Subject(plan, model, of_reader(reader, model.config))
 
 

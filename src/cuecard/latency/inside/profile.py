@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import transformers
 
-from cuecard.domain.errors import BadInput, CuecardError, ModelError
+from cuecard.domain.errors import BadInput, CuecardError, ModelError, one_line
 from cuecard.latency import readings
 from cuecard.latency.inside.checkpoint import CheckpointPlan, PromptIds, TooBig, loaded, outline, plans
 from cuecard.latency.inside.request import Runner, synchronise
@@ -30,9 +30,8 @@ from cuecard.latency.rounds import (
     workloads,
 )
 from cuecard.models.local.attention_hook import free_bytes
-from cuecard.models.local.engine import first_line
 from cuecard.models.local.fused_decoder import applies
-from cuecard.models.local.loading import DTYPES, best_device
+from cuecard.models.local.transformers_network import DTYPES, best_device
 
 SPARE = 0.9
 """Share of the free memory that estimates may use."""
@@ -115,11 +114,11 @@ def profile(
         with Readings(out, asked) as held:  # a grid that no model can run leaves no directory behind
             return _measured(Rounds(cases, held, wish, say), held)
     except torch.OutOfMemoryError as error:
-        raise TooBig(f"out of memory: {first_line(error)}") from error
+        raise TooBig(f"out of memory: {one_line(error)}") from error
     except CuecardError:
         raise
     except Exception as error:
-        raise ModelError(f"{type(error).__name__}: {first_line(error)}", "does the model run at all?") from error
+        raise ModelError(f"{type(error).__name__}: {one_line(error)}", "does the model run at all?") from error
 
 
 def _device(name: str) -> torch.device:
@@ -128,7 +127,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except Exception as error:  # each backend reports a missing device in its own way
-        raise BadInput(f"there is no device {name!r}: {first_line(error)}", "leave --device out") from error
+        raise BadInput(f"there is no device {name!r}: {one_line(error)}", "leave --device out") from error
     return device
 
 

@@ -17,7 +17,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from cuecard.domain.errors import BadInput
-from cuecard.models.images.image_headers import MOST_BYTES
+from cuecard.models.images.decoding import MOST_BYTES
 
 PORTS = (80, 443)
 ASCII = "%/:=&?~#+!$,;'@()*[]|"

@@ -19,16 +19,15 @@ from PIL import Image as PilImage
 
 from cuecard.domain.errors import BadInput, TooLarge
 from cuecard.domain.question import Image
-from cuecard.models.images import image_headers, pillow_decoding
-from cuecard.models.images.image_headers import MOST_BYTES, Header
-from cuecard.models.images.pillow_decoding import FORMATS, Refused, Size
+from cuecard.models.images import decoding
+from cuecard.models.images.decoding import FORMATS, MOST_BYTES, Header, Refused, Size
 from cuecard.worker import ChildWorker
 
 FETCH_S = 60.0
 MOST_PIXELS = 50_000_000
 SMALL_PIXELS, QUICK_PIXELS = 2**20, 2**22
 WEBP_BYTES_PER_PIXEL = 32
-_SCRIPT = Path(pillow_decoding.__file__)
+_SCRIPT = Path(decoding.__file__)
 _ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072"}
 """glibc: large blocks are mapped, so that the system gets them back when they are freed."""
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
@@ -57,11 +56,11 @@ def load(source: Any, allow_urls: bool = False) -> Image:
 def checked(data: bytes, name: str) -> Image:
     """The image in a form that models accept; the same bytes if all models see them alike. Raises BadInput."""
     refuse_bytes(data, name)
-    header = image_headers.read(data)
+    header = decoding.header_of(data)
     try:
         if header is not None:
-            pillow_decoding.refuse_huge((header.width, header.height), MOST_PIXELS)
-        _, kind, made = pillow_decoding.taken(data, MOST_PIXELS, keep=header is not None)
+            decoding.refuse_huge((header.width, header.height), MOST_PIXELS)
+        _, kind, made = decoding.taken(data, MOST_PIXELS, keep=header is not None)
     except Refused as refused:
         raise _told(refused, name) from refused
     return Image(made, kind)
@@ -102,8 +101,8 @@ def _told(refused: Refused, name: str) -> BadInput:
 
 def _drawn(picture: PilImage.Image, name: str) -> Image:
     try:
-        pillow_decoding.refuse_huge(picture.size, MOST_PIXELS)
-        return Image(pillow_decoding.drawn(picture))
+        decoding.refuse_huge(picture.size, MOST_PIXELS)
+        return Image(decoding.drawn(picture))
     except Refused as refused:
         raise _told(refused, name) from refused
     except Exception as error:  # a picture without size, or of an unusual mode
@@ -188,10 +187,10 @@ class ImageDecoder:
 
     def rgb(self, data: bytes) -> PilImage.Image:
         """The picture in RGB; small ones are decoded in this process, others in the child. Raises Refused."""
-        header = image_headers.read(data)
+        header = decoding.header_of(data)
         # whole, at most a megapixel, few scans, one ICC profile: a few megabytes and milliseconds
         if header is not None and header.is_plain and header.pixels <= SMALL_PIXELS:
-            return pillow_decoding.rgb(data, SMALL_PIXELS)
+            return decoding.rgb(data, SMALL_PIXELS)
         reply, pixels = self._done({"do": "rgb"}, data, Bounds(seconds=30.0))
         return PilImage.frombuffer("RGB", tuple(reply["size"]), pixels, "raw", "RGB", 0, 1)
 

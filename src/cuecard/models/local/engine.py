@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
-from cuecard.domain.errors import CuecardError, ModelClosed, ModelError, ModelRefused
+from cuecard.domain.errors import CuecardError, ModelClosed, ModelError, ModelRefused, one_line
 
 
 @dataclass(eq=False)
@@ -176,7 +176,7 @@ class Engine:
         """Errors of torch or a tokenizer as ModelError, in one line."""
         if isinstance(error, CuecardError):
             return error
-        problem = ModelError(f"{self.name}: {type(error).__name__}: {first_line(error)}")
+        problem = ModelError(f"{self.name}: {type(error).__name__}: {one_line(error)}")
         problem.__cause__ = error
         return problem
 
@@ -190,18 +190,13 @@ def refusing(source: str) -> Iterator[None]:
         raise
     except Exception as error:  # files, formats, packages and memory: each fails in its own way
         raise ModelRefused(
-            f"{source} does not load: {first_line(error)}", "is the checkpoint whole, and is there memory for it?"
+            f"{source} does not load: {one_line(error)}", "is the checkpoint whole, and is there memory for it?"
         ) from error
 
 
 def lacking(source: str, names: Sequence[str]) -> ModelRefused:
     """The error of a checkpoint without these weights."""
     return ModelRefused(f"{source} lacks {len(names)} of its weights: {min(names)} …", "is it whole?")
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message; its class name if there is no message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 CALLS_BEFORE = 8

@@ -127,11 +127,10 @@ class LocalModel:
             if may_start():
                 process = ModelProcess(called, str(source), prefix_cache_mib)
         else:
-            from cuecard.models.local import loading
-            from cuecard.models.local.transformers_network import TransformersNetwork
+            from cuecard.models.local import transformers_network
 
-            model, reader = loading.load(str(source), device, dtype, revision)
-            network = TransformersNetwork(model)
+            model, reader = transformers_network.load(str(source), device, dtype, revision)
+            network = transformers_network.TransformersNetwork(model)
         file, images = (Path(source) / name for name in scopes.FILES)
         scope = Scope.read(file) if file.is_file() else None
         looks = ImageScope.read(images) if scope is not None and images.is_file() else None

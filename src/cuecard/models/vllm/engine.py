@@ -18,9 +18,16 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
-from cuecard.domain.errors import BadInput, CuecardError, MissingExtra, ModelClosed, ModelError, ModelUnreachable
-from cuecard.models.vllm.settings import EngineSettings, check_memory
-from cuecard.models.vllm.starting import EngineStart, one_line, unguarded
+from cuecard.domain.errors import (
+    BadInput,
+    CuecardError,
+    MissingExtra,
+    ModelClosed,
+    ModelError,
+    ModelUnreachable,
+    one_line,
+)
+from cuecard.models.vllm.loading import EngineSettings, EngineStart, check_memory, unguarded
 
 LEAST_VERSION = (0, 32)
 """AsyncLLM takes streamed prompts as rendered inputs since then."""

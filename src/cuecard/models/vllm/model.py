@@ -12,15 +12,13 @@ from statistics import fmean
 from typing import Any
 
 from cuecard.domain.call import Mode, Usage
-from cuecard.domain.errors import BadInput, ModelError, Unsupported
+from cuecard.domain.errors import BadInput, ModelError, Unsupported, one_line
 from cuecard.models.base import PENALTIES, SAMPLING, Abilities, CallLimits, Event, Limits, Progress, Started
 from cuecard.models.prompt import CardFormat, Prompt, neutral, style_of
 from cuecard.models.reasoning_events import TwoStages
 from cuecard.models.vllm.engine import EngineHost
-from cuecard.models.vllm.prompts import VllmPrompts, generated, is_structured, sampling
-from cuecard.models.vllm.sessions import CardSession, CardSessions
-from cuecard.models.vllm.settings import EngineSettings
-from cuecard.models.vllm.starting import one_line
+from cuecard.models.vllm.loading import EngineSettings
+from cuecard.models.vllm.prompts import CardSession, CardSessions, VllmPrompts, generated, is_structured, sampling
 
 HELD_BACK = 4
 """Tokens at the end of an unfinished card that are not sent yet: they may change when more text follows."""

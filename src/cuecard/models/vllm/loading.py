@@ -1,28 +1,132 @@
-"""One start of vLLM's AsyncLLM: a thread that waits for it, its log, the cause of a failure, giving it up half-way."""
+"""How vLLM loads a model: settings, the check that engines fit into one device, and one start of its AsyncLLM.
+
+Settings need no vLLM. A start is a thread that waits for the engine, with the log of its processes, which has the cause
+of a failure; it can be given up half-way.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import multiprocessing
 import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+from dataclasses import dataclass, field, fields
 from multiprocessing.process import BaseProcess
 from typing import Any
+from urllib.parse import parse_qsl
 
-from cuecard.domain.errors import BadInput, CuecardError, ModelRefused
+from cuecard import settings
+from cuecard.domain.errors import LONGEST_MESSAGE, BadInput, CuecardError, ModelRefused, did_you_mean, one_line
+
+USUAL_SHARE, MOST_SHARE = 0.45, 0.95
+"""The share of a device's memory that an engine reserves by default, and the most that all of them may reserve."""
+
+OWNED = {
+    "model": "model",
+    "gpu_memory_utilization": "gpu_memory",
+    "max_model_len": "max_len",
+    "dtype": "dtype",
+    "revision": "revision",
+    "enforce_eager": "eager",
+}
+"""Engine arguments that have a setting of their own, by which memory is added up and models are identified."""
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How vLLM loads a model."""
+
+    gpu_memory: float = USUAL_SHARE
+    """Share of the device's memory for weights and KV cache, above 0, at most `MOST_SHARE`."""
+    max_len: int | None = None
+    """Maximum tokens of a prompt and its answer; None: the model's own."""
+    dtype: str | None = None
+    revision: str | None = None
+    eager: bool = False
+    """Skip compilation and CUDA graphs: starts faster, answers slower."""
+    constraint: str | None = None
+    """`structured_outputs`: brief answers are decoded under the grammar of their kind."""
+    engine_args: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of vLLM's AsyncEngineArgs."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.gpu_memory <= MOST_SHARE:
+            raise BadInput(f"gpu_memory is {self.gpu_memory:g}", f"give a share above 0, at most {MOST_SHARE:g}")
+        if self.max_len is not None and self.max_len < 1:
+            raise BadInput(f"max_len is {self.max_len}", "give a number of tokens above 0")
+        if self.constraint not in (None, "structured_outputs"):
+            raise BadInput(f"unknown constraint {self.constraint!r} for vLLM", "write structured_outputs")
+
+    def arguments(self, source: str) -> dict[str, Any]:
+        """Keyword arguments for AsyncEngineArgs, with vLLM installed. Raises BadInput for an unknown one."""
+        from vllm.engine.arg_utils import AsyncEngineArgs
+
+        known = {each.name for each in fields(AsyncEngineArgs)}
+        if unknown := set(self.engine_args) - known:
+            raise BadInput(f"vLLM has no engine argument {min(unknown)!r}", did_you_mean(min(unknown), known, ""))
+        if owned := sorted(set(self.engine_args) & set(OWNED)):
+            raise BadInput(f"{owned[0]} is set by {OWNED[owned[0]]}, not in engine_args", f"write {OWNED[owned[0]]}=…")
+        given = {"max_model_len": self.max_len, "dtype": self.dtype, "revision": self.revision}
+        return {
+            "model": source,
+            "gpu_memory_utilization": self.gpu_memory,
+            "enforce_eager": self.eager,
+            "disable_log_stats": True,
+            **{name: value for name, value in given.items() if value is not None},
+            **self.engine_args,
+        }
+
+
+KEYS: Mapping[str, type] = settings.kinds_of(EngineSettings)
+"""Keys of a model's table, and the settings in a specification, with their types."""
+
+
+def parsed(query: str, where: str) -> dict[str, Any]:
+    """The settings after `?` in a specification: `gpu_memory=0.4&max_len=8192`. Raises BadInput."""
+    found = {name: _value(text, KEYS.get(name, str)) for name, text in parse_qsl(query, keep_blank_values=True)}
+    with settings.in_file(where):
+        settings.check(found, KEYS)
+    return found
+
+
+def _value(text: str, kind: type) -> Any:
+    """A value in JSON, or the text itself."""
+    try:
+        return text if kind is str else json.loads(text)
+    except ValueError:
+        return text
+
+
+def check_memory(engines: Iterable[tuple[str, float]]) -> None:
+    """Raises BadInput if engines (name, memory share), all on one device, reserve more than `MOST_SHARE` together."""
+    shares = list(engines)
+    total = sum(share for _, share in shares)
+    if len(shares) > 1 and total > MOST_SHARE + 1e-9:
+        each = " and ".join(f"{name} ({share:g})" for name, share in shares)
+        raise BadInput(
+            f"{each} reserve {total:.2f} of the device's memory together; at most {MOST_SHARE:g} fits",
+            f"lower gpu_memory, for example {shares[-1][0]}?gpu_memory={_rest(shares):g}",
+        )
+
+
+def _rest(shares: list[tuple[str, float]]) -> float:
+    """What is left for the last engine; an equal part if nothing useful is."""
+    left = MOST_SHARE - sum(share for _, share in shares[:-1])
+    return round(left if left >= 0.1 else MOST_SHARE / len(shares), 2)
+
+
+# --- one start of an engine -------------------------------------------------------------------------------------------
 
 GIVE_UP_S, POLL_S = 15.0, 0.1
 """Seconds that a start has to end after its processes are killed, and between two looks."""
 LOG_S = 2.0
 """Seconds that the log of ended processes has to arrive."""
-MOST_CHARACTERS = 400
-"""Of another program's error, in ours."""
 UNGUARDED = "this model is loaded by a script when it is imported, and its engine's process imports the script"
 SETTINGS = "is the checkpoint whole? are max_len, dtype and engine_args right?"
 PROCESS = "is the checkpoint whole? gpu_memory and max_len are vLLM's gpu_memory_utilization and max_model_len"
@@ -73,6 +177,8 @@ class EngineStart:
         return [] if before is None else [each for each in multiprocessing.active_children() if each not in before]
 
     def _started(self) -> Any:
+        from multiprocessing import resource_tracker  # for POSIX
+
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -97,26 +203,12 @@ class EngineStart:
                 raise self._refused(cause, PROCESS) from error
 
     def _refused(self, cause: str, hint: str) -> CuecardError:
-        return ModelRefused(f"{self._source} does not load: {cause[:MOST_CHARACTERS]}", hint)
+        return ModelRefused(f"{self._source} does not load: {cause[:LONGEST_MESSAGE]}", hint)
 
 
 def unguarded() -> BadInput:
     """The error of a script that loads a model while another process imports it."""
     return BadInput(UNGUARDED, 'load it inside `if __name__ == "__main__":`')
-
-
-def one_line(error: Exception) -> str:
-    """An error's message in one line; of pydantic's errors the first one, with the field."""
-    if _is_invalid(error):
-        first = error.errors(include_url=False)[0]  # type: ignore[attr-defined]
-        text = str(first["msg"]).removeprefix("Value error, ")
-        return ": ".join([*map(str, first["loc"][:1]), text])
-    return " ".join(str(error).split())[:MOST_CHARACTERS] or type(error).__name__
-
-
-def _is_invalid(error: Exception) -> bool:
-    """Whether this is a ValidationError of pydantic, which need not be installed here."""
-    return type(error).__name__ == "ValidationError" and hasattr(error, "errors")
 
 
 def _follows(text: str) -> bool:
