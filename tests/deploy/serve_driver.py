@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import aclosing
 
+from cuecard.domain.call import Usage
 from cuecard.models.base import Limits, Model, ReasoningDelta
 from cuecard.models.prompt import Prompt
 
@@ -58,14 +59,11 @@ class Driver:
         Tokens of the prompt with a whole reasoning, and how many of them the replica has computed then.
         """
         import ray
-        from ray import serve
 
         from cuecard.demo import boards
-        from cuecard.deploy.ray import RemoteModel
         from cuecard.models import prompt
 
-        handle = serve.get_deployment_handle("large", "cuecard")
-        model = RemoteModel(handle, "cuecard", *handle.describe.remote("cuecard").result())
+        model = self._model("large")
         asked, style = boards.exercises(question + 1, 0)[question].question, model.abilities.style
         asyncio.run(leave(model, prompt.reason(asked, style)))
         actors = [each["name"] for each in ray.util.list_named_actors(all_namespaces=True)]
@@ -74,6 +72,30 @@ class Driver:
             time.sleep(0.1)
         usage = asyncio.run(model.warm(prompt.resume(asked, reasoning, style, continues=True)))
         return [usage.prompt_tokens or 0, usage.cached_tokens or 0]
+
+    def _model(self, role: str) -> Model:
+        from ray import serve
+
+        from cuecard.deploy.ray import RemoteModel
+
+        handle = serve.get_deployment_handle(role, "cuecard")
+        return RemoteModel(handle, "cuecard", *handle.describe.remote("cuecard").result())
+
+    def together(self, count: int) -> int:
+        """Make so many calls at once within one request, as a gateway does; how many of them end."""
+        from ray.serve import context
+
+        context._serve_request_context.set(context._RequestContext(_internal_request_id="request"))
+        return len(asyncio.run(warmed(self._model("large"), count)))
+
+
+async def warmed(model: Model, count: int) -> list[Usage]:
+    """What each of so many calls at once used, each about a question of its own."""
+    from cuecard.demo import boards
+    from cuecard.models import prompt
+
+    prompts = [prompt.short(exercise.question, model.abilities.style) for exercise in boards.exercises(count, 0)]
+    return await asyncio.gather(*(model.warm(each) for each in prompts))
 
 
 async def leave(model: Model, prompt: Prompt) -> None:

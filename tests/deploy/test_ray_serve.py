@@ -172,6 +172,11 @@ async def test_a_client_that_leaves_ends_its_calls(deployed):
     assert computed < whole, "the rest of the reasoning was not written after the client had left"
 
 
+def test_calls_of_one_request_at_once_all_reach_a_replica(deployed):
+    deployed.serve()
+    assert deployed.cluster.do("together", count=20) == 20
+
+
 async def reasoned(question: Question) -> str:
     """The reasoning of the large model."""
     with Pair("demo-small", "demo-large") as pair:

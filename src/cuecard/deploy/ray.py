@@ -18,6 +18,7 @@ import time
 import weakref
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
+from contextvars import Context
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -304,7 +305,9 @@ class RemoteModel:
     async def _run(self, method: str, prompt: Prompt, *arguments: Any) -> AsyncGenerator[Any]:
         session = conversation(prompt).hex()
         handle = self._handle.options(stream=True, session_id=session, multiplexed_model_id=self._id)
-        response, ended = handle.run.remote(self._id, method, prompt, *arguments), False
+        # in a context of its own: calls that share the id of a gateway's request wait for each other's replica for ever
+        response = Context().run(handle.run.remote, self._id, method, prompt, *arguments)
+        ended = False
         try:
             async for items in response:
                 for item in items:
