@@ -6,6 +6,7 @@ A job and its reply are a line of JSON each, with as many bytes behind it as its
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import os
 import subprocess
@@ -32,6 +33,7 @@ class ChildWorker:
         self._start_s, self._environment = start_s, {"PYTHONIOENCODING": "utf-8", **(environment or {})}
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
+        atexit.register(self.close)
 
     def do(self, job: Mapping[str, Any], limit_s: float, data: bytes = b"") -> Reply:
         """The reply to a job. Raises TimeoutError when it is late, EOFError when the child ends without one."""

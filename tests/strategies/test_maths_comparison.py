@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 
 import pytest
 
 from cuecard import virtual_time
 from cuecard.answers import comparison, extract, same_answer
-from cuecard.answers.comparison import Verifier
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.replay import Says, ScriptedModel
@@ -91,8 +91,7 @@ async def test_an_endless_comparison_is_killed_at_its_limit_without_blocking_the
     monkeypatch: pytest.MonkeyPatch,
 ):
     pytest.importorskip("math_verify")
-    verifier = Verifier(limit_s=0.2)
-    monkeypatch.setattr(comparison, "same_expression", verifier.same)
+    monkeypatch.setattr(comparison, "same_expression", partial(comparison.verify, limit_s=0.2))
     ticks = 0
 
     async def tick() -> None:
@@ -106,7 +105,6 @@ async def test_an_endless_comparison_is_killed_at_its_limit_without_blocking_the
     assert not await same_answer(*endless, COMPUTE)
     ticking.cancel()
     assert ticks >= 10  # the two limits alone are 40 ticks
-    verifier.close()
 
 
 def test_in_virtual_time_expressions_are_compared_in_the_calling_thread(monkeypatch: pytest.MonkeyPatch):

@@ -1,9 +1,9 @@
 """Answers: find the final one in a reply, compare two, and score one. Independent of prompts and models."""
 
-from cuecard.answers.answer import UNPARSED, Answer
 from cuecard.answers.kinds import agree, extract, extract_soon, misfit_of, same_answer, score, shape_of
 from cuecard.answers.text.markup import anls, normalise
 from cuecard.answers.wording import asked_form, asks_for_json, guess_kind, listed_in, options_in
+from cuecard.domain.question import UNPARSED, Answer
 
 __all__ = [
     "UNPARSED",

@@ -12,11 +12,10 @@ from functools import lru_cache
 from itertools import islice
 
 from cuecard.answers import number, words
-from cuecard.answers.answer import Answer, Blank, Reading, one_of
 from cuecard.answers.text.claims import claimed, is_about, mentioned
 from cuecard.answers.text.markup import any_of, asserted, before_reasons, normalise, pattern, plain, sentences, unquoted
-from cuecard.answers.text.statements import answerable, refuses
-from cuecard.domain.question import Question, letter
+from cuecard.answers.text.statements import answerable, one_of, refuses
+from cuecard.domain.question import Answer, Blank, Question, Reading, letter
 
 _ON_THE_WAY = re.compile(r"(?:let|let's|first|step|i'll|i will|i need|we need|start|looking)\b", re.IGNORECASE)
 _MOST_POLAR_CHARS, _MOST_SAME_CHARS = 200, 400  # of an option that is yes or no; of a text that is an option

@@ -9,7 +9,6 @@ comparison takes about a second (SymPy's import), later ones milliseconds. It bl
 
 from __future__ import annotations
 
-import atexit
 import re
 from datetime import date
 from fractions import Fraction
@@ -17,12 +16,12 @@ from functools import lru_cache
 from importlib.util import find_spec
 
 from cuecard.answers import number
-from cuecard.answers.answer import Answer, Value
 from cuecard.answers.schemas import SCRIPT
 from cuecard.answers.text.markup import anls, normalise, similarity
 from cuecard.answers.text.units import PERCENT_SIGN, in_base
 from cuecard.domain.errors import MissingExtra
-from cuecard.worker import START_S, ChildWorker
+from cuecard.domain.question import Answer
+from cuecard.worker import ChildWorker
 
 # --- two answers ------------------------------------------------------------------------------------------------------
 
@@ -55,19 +54,13 @@ def same_maths(one: Answer, other: Answer, tolerance: float, similar: float) -> 
     return _true_maths(one, other) or _true_maths(other, one)
 
 
-def needs_maths(one: Answer, other: Answer) -> bool:
-    """Whether only math-verify can decide if two expressions are equal: neither values nor spellings suffice."""
-    return _by_value(one, other) is None
-
-
 def same_text(one: str, other: str) -> bool:
     """Whether two texts are one quantity or one day, like "2" and "two", "1 m" and "100 cm", "12 May 2021"."""
     days = date_of(one), date_of(other)
     if days[0] is not None and days[0] == days[1]:
         return True
     (a, unit), (b, other_unit) = number.quantity(one), number.quantity(other)
-    together = None if a is None or b is None else _in_one_unit((a, unit), (b, other_unit))
-    return together is not None and together[0] == together[1]
+    return a is not None and b is not None and _equal((a, unit), (b, other_unit))
 
 
 # --- an answer and the truth ------------------------------------------------------------------------------------------
@@ -121,50 +114,42 @@ def _in_one_unit(
     return (a, b) if base == other_base else None
 
 
+def _equal(one: tuple[Fraction, str | None], other: tuple[Fraction, str | None]) -> bool:
+    together = _in_one_unit(one, other)
+    return together is not None and together[0] == together[1]
+
+
 def _close(one: Fraction, other: Fraction, tolerance: float, scale: Fraction) -> bool:
     """Whether two numbers differ by at most `tolerance` times |scale|."""
     return one == other or abs(one - other) <= Fraction(str(tolerance)) * abs(scale)
 
 
-def _true_maths(truth: Answer, given: Answer) -> bool:
-    """Whether an expression equals the true one: by value or spelling, else by math-verify. Raises MissingExtra."""
-    known = _by_value(truth, given)
-    return same_expression(_spelled(truth), _spelled(given)) if known is None else known
-
-
-def _by_value(one: Answer, other: Answer) -> bool | None:
-    """Whether two expressions are equal by their values or spellings; None if only math-verify can decide."""
-    a, b = one.value, other.value
-    if len(_variables(a) | _variables(b)) == 1:
-        a, b = _solved(a), _solved(b)
-    if isinstance(a, Fraction) and isinstance(b, Fraction):
-        together = _in_one_unit((a, number.unit_of(one.text)), (b, number.unit_of(other.text)))
-        return together is not None and together[0] == together[1]
-    return True if a == b else None
-
-
 _SOLVED = re.compile(r"(?:^|(?<=,))([a-z])=(?=[^=]+$|[^=,]+,)")
 
 
-def _variables(value: Value | None) -> set[str]:
-    """The variables of a solution: x of x=2,x=3."""
-    return set(_SOLVED.findall(value)) if isinstance(value, str) else set()
+def _true_maths(truth: Answer, given: Answer) -> bool:
+    """Whether an expression equals the true one: by value or spelling, else by math-verify. Raises MissingExtra."""
+    a, b = truth.value, given.value
+    if len({variable for value in (a, b) if isinstance(value, str) for variable in _SOLVED.findall(value)}) == 1:
+        a, b = _solved(a), _solved(b)
+    if isinstance(a, Fraction) and isinstance(b, Fraction):
+        return _equal((a, number.unit_of(truth.text)), (b, number.unit_of(given.text)))
+    return a == b or same_expression(_spelled(truth.value), _spelled(given.value))
 
 
-def _solved(value: Value | None) -> Value | None:
+def _solved(value: str | Fraction | None) -> str | Fraction | None:
     """The values of a solution in one variable: 4 of x=4; other values unchanged."""
-    if not isinstance(value, str) or len(_variables(value)) != 1:
-        return value
-    bare = _SOLVED.sub("", value)
-    whole = None if "," in bare else number.whole(bare)
+    bare = _SOLVED.sub("", value) if isinstance(value, str) else value
+    if bare == value or not isinstance(bare, str) or "," in bare:
+        return bare
+    whole = number.whole(bare)
     return bare if whole is None else whole
 
 
-def _spelled(answer: Answer) -> str:
-    value = answer.value
-    if isinstance(value, Fraction):
-        return str(value.numerator) if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
-    return value or ""
+def _spelled(value: str | Fraction | None) -> str:
+    if isinstance(value, Fraction) and value.denominator != 1:
+        return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+    return "" if value is None else str(value)
 
 
 _NAMES = """january jan
@@ -191,15 +176,14 @@ _FORMS = (
 def date_of(text: str) -> date | None:
     """The day of a text that consists of a date only; None for other texts."""
     compact = " ".join(text.lower().split()).strip(" .")
-    for form in _FORMS:
-        found = form.fullmatch(compact)
-        if found is not None:
-            month = int(found["month"]) if found["month"].isdigit() else _MONTHS[found["month"]]
-            try:
-                return date(int(found["year"]), month, int(found["day"]))
-            except ValueError:
-                return None
-    return None
+    found = next(filter(None, (form.fullmatch(compact) for form in _FORMS)), None)
+    if found is None:
+        return None
+    month = _MONTHS.get(found["month"]) or int(found["month"])
+    try:
+        return date(int(found["year"]), month, int(found["day"]))
+    except ValueError:
+        return None
 
 
 # --- math-verify ------------------------------------------------------------------------------------------------------
@@ -208,35 +192,20 @@ def date_of(text: str) -> date | None:
 LIMIT_S = 2.0
 MOST_CHARS = 2_000
 """Maximum length of an expression; a longer one equals no other."""
-
-
-class Verifier:
-    """A child process that compares expressions, one pair at a time, started at its first use."""
-
-    def __init__(self, limit_s: float = LIMIT_S, start_s: float = START_S) -> None:
-        self.limit_s = limit_s
-        self._worker = ChildWorker(SCRIPT, "maths", start_s=start_s)
-
-    def same(self, truth: str, given: str) -> bool:
-        """Whether `given` equals `truth`; False also after a timeout. Raises MissingExtra."""
-        if find_spec("math_verify") is None:
-            raise MissingExtra("comparing expressions needs math-verify", "pip install '.[maths]' in a checkout")
-        try:
-            reply, _ = self._worker.do({"truth": truth, "given": given}, self.limit_s)
-        except (TimeoutError, EOFError):
-            return False
-        return bool(reply["same"])
-
-    def close(self) -> None:
-        """Stop the child; a later comparison starts another."""
-        self._worker.close()
-
-
-_VERIFIER = Verifier()
-atexit.register(_VERIFIER.close)
+WORKER = ChildWorker(SCRIPT, "maths")
 
 
 @lru_cache(maxsize=4096)
 def same_expression(truth: str, given: str) -> bool:
     """Whether an expression equals the true one, by math-verify; not symmetric for intervals. Raises MissingExtra."""
-    return max(len(truth), len(given)) <= MOST_CHARS and _VERIFIER.same(truth, given)
+    return max(len(truth), len(given)) <= MOST_CHARS and verify(truth, given)
+
+
+def verify(truth: str, given: str, limit_s: float = LIMIT_S) -> bool:
+    """As `same_expression`, without a cache or a maximum length; False also after `limit_s`."""
+    if find_spec("math_verify") is None:
+        raise MissingExtra("comparing expressions needs math-verify", "pip install '.[maths]' in a checkout")
+    try:
+        return bool(WORKER.do({"truth": truth, "given": given}, limit_s)[0]["same"])
+    except (TimeoutError, EOFError):
+        return False

@@ -20,8 +20,7 @@ from functools import lru_cache
 from typing import Any
 
 from cuecard.answers import schemas
-from cuecard.answers.answer import UNPARSED, Answer
-from cuecard.domain.question import Calling, Question
+from cuecard.domain.question import UNPARSED, Answer, Calling, Question
 
 CALLS, ANSWER, NAME, ARGUMENTS = "tool_calls", "answer", "name", "arguments"
 TEXT: Mapping[str, Any] = {"type": "string"}

@@ -12,9 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from cuecard.answers import choice, json_replies, number, schemas, words
-from cuecard.answers.answer import UNPARSED, Answer, Blank, Reading
 from cuecard.answers.comparison import (
-    needs_maths,
     right_maths,
     right_number,
     right_value,
@@ -48,7 +46,7 @@ from cuecard.answers.text.statements import (
     settle,
     stated,
 )
-from cuecard.domain.question import AnswerKind, Question, letter
+from cuecard.domain.question import UNPARSED, Answer, AnswerKind, Blank, Question, Reading, letter
 from cuecard.worker import off_the_loop
 
 Reader = Callable[[str, Question], Reading]
@@ -96,14 +94,14 @@ class KindRules:
     """Finds the answer in a part of a reply, or the reason why there is none; in the whole reply if not `brief`."""
     same: Callable[[Answer, Answer, float, float], bool] = same_value
     """(one, other, tolerance, similar): whether two parsed answers are equal. See `answers.agree`."""
-    compares_slowly: Callable[[Answer, Answer], bool] | None = None
-    """Whether `same` blocks for long on two answers; None: never."""
     right: Callable[[Answer, str, Answer, float], float] = right_value
     """(given, truth, truth as read, tolerance): correctness of an answer, in [0, 1]. See `answers.score`."""
     tokens: int = 64
     """Maximum tokens of an answer. A longer reply of a brief kind is an explanation, not an answer."""
     brief: bool = True
     """The whole answer is a few tokens; it may be anywhere in a reply, marked or not."""
+    compares_slowly: bool = False
+    """`same` may block for long, so coroutines call it in a thread."""
     canonical: bool = False
     """Scorers of evaluations get an answer's value (a letter, yes or no), not its text."""
     grammar: Callable[[Question], Grammar] | None = None
@@ -156,8 +154,8 @@ KINDS: dict[AnswerKind, KindRules] = {
         "the final expression only",
         number.read_maths,
         same_maths,
-        needs_maths,
         right_maths,
+        compares_slowly=True,
     ),
     AnswerKind.FREE_TEXT: KindRules(
         "a text of any length", "", words.read_free_text, right=right_words, tokens=1024, brief=False
@@ -250,8 +248,7 @@ def agree(one: Answer, other: Answer, question: Question, *, tolerance: float = 
 
 async def same_answer(one: Answer, other: Answer, question: Question) -> bool:
     """Same as `agree`, without blocking the event loop during comparisons of expressions; it blocks in virtual time."""
-    slow = KINDS[question.kind].compares_slowly
-    if slow is None or not (one.parsed and other.parsed and slow(one, other)):
+    if not KINDS[question.kind].compares_slowly:
         return agree(one, other, question)
     return await off_the_loop(_COMPARING, agree, one, other, question)
 

@@ -11,7 +11,6 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 
-from cuecard.answers.answer import Answer, Blank, Reading, one_of
 from cuecard.answers.text.claims import is_about
 from cuecard.answers.text.markup import (
     CJK,
@@ -26,9 +25,9 @@ from cuecard.answers.text.markup import (
     unquoted,
 )
 from cuecard.answers.text.numerals import MOST_NUMERALS, Numeral, irrational, numerals
-from cuecard.answers.text.statements import answerable, not_given, refuses
+from cuecard.answers.text.statements import answerable, not_given, one_of, refuses
 from cuecard.answers.text.units import unit
-from cuecard.domain.question import Question
+from cuecard.domain.question import Answer, Blank, Question, Reading
 
 _TIME_OR_DATE = re.compile(r"\d:\d|\b\d{4}-\d\d?-\d\d?\b|\d\s?/\s?\d{1,4}\s?/\s?\d|\d(?:st|nd|rd|th)\s+of\b")
 

@@ -6,7 +6,6 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from cuecard.answers.answer import UNPARSED, Answer, Blank, Reading, one_of
 from cuecard.answers.text.claims import HEDGED, claimed, presence, spoken
 from cuecard.answers.text.markup import (
     any_of,
@@ -20,8 +19,8 @@ from cuecard.answers.text.markup import (
     without_s,
     word_count,
 )
-from cuecard.answers.text.statements import answerable, not_given, refuses
-from cuecard.domain.question import Question
+from cuecard.answers.text.statements import answerable, not_given, one_of, refuses
+from cuecard.domain.question import UNPARSED, Answer, Blank, Question, Reading
 
 _BEFORE, _AFTER = r"(?:^|[\s,;:/—–\"“(])", r"(?=\s*(?:$|[.,;:!?/)\"”—–]|(?:and|or|but)\b))"
 _ALONE = {

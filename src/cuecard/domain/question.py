@@ -1,4 +1,4 @@
-"""A question: images, text, options, and the kind of answer it wants."""
+"""A question (images, text, options, the kind of answer it wants), and an answer, or why there is none."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import base64
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
+from fractions import Fraction
 from functools import cached_property
 from typing import ClassVar
 
@@ -159,3 +160,32 @@ def labelled(question: Question, value: object) -> str | None:
 def letter(index: int) -> str:
     """The letter of an option: 0 -> A."""
     return chr(ord("A") + index)
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A final answer: `text` as written, `value` for comparison. A value of None is unparseable."""
+
+    text: str
+    value: str | Fraction | None
+
+    @property
+    def parsed(self) -> bool:
+        """Whether there is an answer."""
+        return self.value is not None
+
+
+UNPARSED = Answer("", None)
+
+
+class Blank(Enum):
+    """Why a text gives no answer. UNCLEAR is final; after NOTHING another part of the text may hold the answer."""
+
+    NOTHING = "nothing is stated"
+    UNCLEAR = "several answers, a refusal, or one taken back"
+
+
+Reading = Answer | Blank

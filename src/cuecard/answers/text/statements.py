@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice, pairwise
 
-from cuecard.answers.answer import Blank, Reading, one_of
 from cuecard.answers.text.markup import END, any_of, boxes, pattern, sentences, size
+from cuecard.domain.question import Answer, Blank, Reading
 
 # --- refused and withdrawn answers  -----------------------------------------------------------------------------------
 
@@ -313,6 +313,15 @@ def closing_clause(text: str) -> str | None:
     line = text.rstrip().rsplit("\n", 1)[-1][-600:]
     ends = [found.end() for found in _CONCLUSION.finditer(line)]
     return line[ends[-1] :] if ends else None
+
+
+def one_of(readings: Sequence[Reading]) -> Reading:
+    """The answer common to all readings; UNCLEAR if they differ, NOTHING without answers."""
+    stated = [reading for reading in readings if reading is not Blank.NOTHING]
+    answers = [reading for reading in stated if isinstance(reading, Answer)]
+    if len(answers) < len(stated) or len({answer.value for answer in answers}) > 1:
+        return Blank.UNCLEAR
+    return answers[0] if answers else Blank.NOTHING
 
 
 def settle(statements: Sequence[Statement], read: Callable[[str], Reading]) -> Reading:
