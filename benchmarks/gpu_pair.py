@@ -32,7 +32,8 @@ from cuecard.models.base import AnswerDelta, Event, Extras, Finished, Limits, Pr
 from cuecard.models.prompt import Prompt
 from cuecard.models.vllm.engine import EngineHost
 from cuecard.models.vllm.loading import EngineSettings
-from cuecard.strategies.policy import Policy, Schedule, policy_with
+from cuecard.strategies.policy import Policy, Schedule
+from cuecard.strategies.policy_file import policy_with
 from cuecard.strategies.run import answer
 from handoff_vllm import SIDE, WORDS, Reader, picture, words
 

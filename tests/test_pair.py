@@ -21,7 +21,8 @@ from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.base import Limits
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.pair import question
-from cuecard.strategies.policy import OPTIONS, Acceptance, Policy, Schedule
+from cuecard.strategies.policy import Acceptance, Policy, Schedule
+from cuecard.strategies.policy_file import OPTIONS
 from cuecard.strategies.reply import Heard
 
 HOW_MANY = "How many cats are there?"

@@ -6,8 +6,7 @@ from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.models.base import Limits
 from cuecard.models.prompt import CardFormat
 from cuecard.pair import Pair
-from cuecard.strategies.acceptance_rules import Acceptance
-from cuecard.strategies.policy import Policy, Schedule
+from cuecard.strategies.policy import Acceptance, Policy, Schedule
 from cuecard.strategies.reply import Heard
 
 __all__ = [

@@ -23,8 +23,8 @@ from cuecard.models import spec
 from cuecard.models.base import Model
 from cuecard.models.images import images
 from cuecard.models.probe import ProbeResults
-from cuecard.strategies.acceptance_rules import one_model
-from cuecard.strategies.policy import Policy, PolicyOptions, policy_with
+from cuecard.strategies.policy import Placed, Policy
+from cuecard.strategies.policy_file import PolicyOptions, policy_with
 from cuecard.strategies.reply import Heard
 from cuecard.strategies.run import answer, known, streamed
 
@@ -315,6 +315,16 @@ def _model(role: str, given: Model) -> Model:
     if not hasattr(given, "stream"):
         raise BadInput(f"{role!r} is not a model but {_kind_of(given)}", f'write {role}="demo-small", or a Model')
     return given
+
+
+def one_model(models: Mapping[str, Placed]) -> str | None:
+    """A remark if the small and the large model have the same name; None if they differ."""
+    if not {"small", "large"} <= models.keys() or models["small"].name != models["large"].name:
+        return None
+    return (
+        f"the small and the large model are both {models['large'].name}: if they are one model, it agrees with itself,"
+        " right or wrong, and a token of the one costs what a token of the other does"
+    )
 
 
 # --- the event loop of a pair -----------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from cuecard.evals.analysis.scores import arm_named
 from cuecard.evals.arm import budgets, parse, parse_all, policies_of
 from cuecard.models.prompt import CardFormat
 from cuecard.strategies import policy_file
-from cuecard.strategies.policy import Policy, Schedule, policy_with
-from cuecard.strategies.policy_file import Origin, PolicyFile
+from cuecard.strategies.policy import Policy, Schedule
+from cuecard.strategies.policy_file import Origin, PolicyFile, policy_with
 
 
 def test_an_arm_names_strategy_schedule_card_budget_rule_and_placebo():

@@ -11,7 +11,7 @@ from cuecard.domain.errors import BadInput
 from cuecard.evals.analysis.acceptance import CALIBRATED_RULES, RULES, ShortAnswers, accepts, rule_results, rules_for
 from cuecard.evals.analysis.calibration import expected_error, fit
 from cuecard.models.acceptance_table import SHARED, AcceptanceTable, KindWeights, sigmoid
-from cuecard.strategies.acceptance_rules import UNCALIBRATED, Calibrated
+from cuecard.strategies.policy import UNCALIBRATED, Calibrated
 
 TRUE = AcceptanceTable(
     "tiny",

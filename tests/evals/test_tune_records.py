@@ -18,8 +18,7 @@ from cuecard.evals.analysis.scores import arm_named
 from cuecard.evals.analysis.tune import file_of, observations
 from cuecard.evals.arm import base_of, parse
 from cuecard.evals.database import AnswerRow, ItemRow, Store
-from cuecard.strategies.acceptance_rules import Acceptance
-from cuecard.strategies.policy import Policy
+from cuecard.strategies.policy import Acceptance, Policy
 from cuecard.strategies.policy_file import read
 
 OPEN, SHUT = "mutual/eager/accept=agree", "mutual/eager/accept=agree+confidence(1)"

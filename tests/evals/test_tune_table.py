@@ -31,8 +31,7 @@ from cuecard.models.acceptance_table import SHARED, AcceptanceTable, KindWeights
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies import policy_file
-from cuecard.strategies.acceptance_rules import Acceptance, Calibrated
-from cuecard.strategies.policy import Policy
+from cuecard.strategies.policy import Acceptance, Calibrated, Policy
 from cuecard.strategies.run import answer
 
 ALL, NONE = "mutual/thrifty/accept=confidence(0)", "mutual/thrifty/accept=agree+confidence(1)"

@@ -83,7 +83,8 @@ def serve(settings: dict[str, Any]) -> None:
     from cuecard.gateway.pairs import Pairs
     from cuecard.gateway.records import Journal
     from cuecard.gateway.tables import Key
-    from cuecard.strategies.policy import Policy, policy_with
+    from cuecard.strategies.policy import Policy
+    from cuecard.strategies.policy_file import policy_with
 
     async def main() -> None:
         state = SharedState(**settings["state"]) if "state" in settings else None

@@ -22,7 +22,8 @@ from cuecard.gateway.records import Journal
 from cuecard.gateway.replay import ReplayedRequest, entries, replay, summary
 from cuecard.gateway.wire.request import ParsedRequest, RequestEnd, RequestInfo, Unanswered
 from cuecard.models.base import Model
-from cuecard.strategies.policy import Policy, policy_with
+from cuecard.strategies.policy import Policy
+from cuecard.strategies.policy_file import policy_with
 from cuecard.strategies.run import answer
 
 SLOW = {"first_token_s": 0.1, "token_s": 0.01}

@@ -23,7 +23,7 @@ from cuecard import AnswerKind, Image, Limits, Pair, Policy, Question
 from cuecard.domain.errors import ModelError
 from cuecard.models.openai.client import OpenAIModel
 from cuecard.models.prompt import short
-from cuecard.strategies.acceptance_rules import Acceptance
+from cuecard.strategies.policy import Acceptance
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, Received, prompt_tokens
 

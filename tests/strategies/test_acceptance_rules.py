@@ -17,8 +17,7 @@ from cuecard.models.acceptance_table import SHARED, AcceptanceTable, KindWeights
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.pair import Pair
-from cuecard.strategies.acceptance_rules import CALIBRATED, UNCALIBRATED, Acceptance, AnyRule, Calibrated
-from cuecard.strategies.policy import Policy, Schedule
+from cuecard.strategies.policy import CALIBRATED, UNCALIBRATED, Acceptance, AnyRule, Calibrated, Policy, Schedule
 from cuecard.strategies.run import answer
 
 HOW_MANY = Question("How many cats are there?", kind=AnswerKind.NUMBER)

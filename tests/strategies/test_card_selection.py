@@ -25,7 +25,8 @@ from cuecard.strategies.card_selection import (
     by_word,
     words,
 )
-from cuecard.strategies.policy import Acceptance, Policy, Schedule, policy_with
+from cuecard.strategies.policy import Acceptance, Policy, Schedule
+from cuecard.strategies.policy_file import policy_with
 from cuecard.strategies.run import answer
 
 HOW_MANY = Question("How many cats are there?", kind=AnswerKind.NUMBER)

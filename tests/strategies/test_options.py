@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from cuecard.domain.errors import BadInput
 from cuecard.models.prompt import CardFormat
-from cuecard.strategies import policy as declared
-from cuecard.strategies.policy import OPTIONS, Policy, Schedule, policy_with
+from cuecard.strategies import policy_file as declared
+from cuecard.strategies.policy import Policy, Schedule
+from cuecard.strategies.policy_file import OPTIONS, policy_with
 
 NEW_OPTION = """
     follow: Annotated[int | None, Option("follow_chars", "Characters between two warm-ups of the reader.")]
@@ -27,7 +28,7 @@ from pathlib import Path
 class Declared:
     @staticmethod
     def find_spec(name, path=None, target=None):
-        return spec_from_file_location(name, sys.argv[1]) if name == "cuecard.strategies.policy" else None
+        return spec_from_file_location(name, sys.argv[1]) if name == "cuecard.strategies.policy_file" else None
 
 
 sys.meta_path.insert(0, Declared)

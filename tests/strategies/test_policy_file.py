@@ -16,9 +16,8 @@ from cuecard.domain.errors import BadInput
 from cuecard.models.acceptance_table import SHARED, AcceptanceTable, KindWeights
 from cuecard.models.prompt import CardFormat
 from cuecard.models.spec import Embedded
-from cuecard.strategies.acceptance_rules import Acceptance, Calibrated
-from cuecard.strategies.policy import Policy, Schedule, policy_with
-from cuecard.strategies.policy_file import Origin, PolicyFile, read, write
+from cuecard.strategies.policy import Acceptance, Calibrated, Policy, Schedule
+from cuecard.strategies.policy_file import Origin, PolicyFile, policy_with, read, write
 
 TUNED = PolicyFile(
     "mutual",

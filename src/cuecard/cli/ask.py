@@ -22,7 +22,7 @@ from cuecard.models.images.decoding import MOST_BYTES
 from cuecard.pair import Pair
 from cuecard.pair import question as ask_of
 from cuecard.strategies import policy_file
-from cuecard.strategies.policy import Surface, policy_with
+from cuecard.strategies.policy_file import Surface, policy_with
 from cuecard.strategies.reply import Heard
 from cuecard.strategies.run import STRATEGIES
 

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from cuecard.domain.errors import BadInput
-from cuecard.strategies.policy import Option, Surface, options_at
+from cuecard.strategies.policy_file import Option, Surface, options_at
 
 LINE_S = 30
 """Seconds between lines of progress without a terminal."""

@@ -26,9 +26,10 @@ from cuecard.domain.outcome import Route
 from cuecard.models import probe as probes
 from cuecard.models import spec
 from cuecard.models.base import Model
+from cuecard.pair import one_model
 from cuecard.strategies import policy_file
-from cuecard.strategies.acceptance_rules import one_model
-from cuecard.strategies.policy import Policy, Surface, policy_with
+from cuecard.strategies.policy import Policy
+from cuecard.strategies.policy_file import Surface, policy_with
 from cuecard.strategies.run import known
 
 if TYPE_CHECKING:

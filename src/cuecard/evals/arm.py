@@ -29,9 +29,8 @@ from cuecard.models.base import Abilities, Event, ForwardingModel, Limits, Model
 from cuecard.models.prompt import CardFormat, Prompt
 from cuecard.settings import KINDS
 from cuecard.strategies import policy_file
-from cuecard.strategies.acceptance_rules import Acceptance
-from cuecard.strategies.policy import Option, Policy, Surface, options_at, policy_with
-from cuecard.strategies.policy_file import PolicyFile
+from cuecard.strategies.policy import Acceptance, Policy
+from cuecard.strategies.policy_file import Option, PolicyFile, Surface, options_at, policy_with
 from cuecard.strategies.run import known
 
 FILE = "policy:"

@@ -35,9 +35,8 @@ from cuecard.models import spec
 from cuecard.models.base import Model
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel
-from cuecard.strategies.acceptance_rules import Calibrated, Placed
-from cuecard.strategies.policy import Policy, Surface, options_at, policy_with
-from cuecard.strategies.policy_file import PolicyFile
+from cuecard.strategies.policy import Calibrated, Placed, Policy, single_rules
+from cuecard.strategies.policy_file import PolicyFile, Surface, options_at, policy_with
 
 ARMS = ("short:small", "short:large", "reason:small", "reason:large", "transfer", "mutual")
 AT_ONCE_SERVED = 8
@@ -178,7 +177,9 @@ def run_config(seats: Mapping[str, Seat], tasks: Sequence[Task], arms: Sequence[
     """The configuration of a run over all questions of its tasks, with the acceptance rule that applies."""
     table = base.table_of(seats)
     policies = (base, *(arm.policy for arm in arms))
-    by_table = any(isinstance(rule, Calibrated) for policy in policies for rule in policy.accept_of(seats).rules)
+    by_table = any(
+        isinstance(rule, Calibrated) for policy in policies for rule in single_rules(policy.accept_of(seats))
+    )
     limits = base.limits.as_object()
     limits.pop("timeout_s")
     files = {arm.name: arm.file.as_object() for arm in arms if arm.file is not None}

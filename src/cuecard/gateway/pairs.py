@@ -22,7 +22,8 @@ from cuecard.models import spec
 from cuecard.models.base import Model
 from cuecard.models.pool import Breaker, Pool, Replica
 from cuecard.strategies import card_selection
-from cuecard.strategies.policy import Policy, policy_with
+from cuecard.strategies.policy import Policy
+from cuecard.strategies.policy_file import policy_with
 from cuecard.strategies.run import known
 
 log = logging.getLogger("cuecard.gateway")

@@ -36,7 +36,8 @@ from cuecard.models.openai.families import Dialect, named
 from cuecard.models.prompt import CardFormat
 from cuecard.models.vllm.loading import MOST_SHARE
 from cuecard.strategies import policy_file
-from cuecard.strategies.policy import Option, Policy, Surface, options_at, policy_with
+from cuecard.strategies.policy import Policy
+from cuecard.strategies.policy_file import Option, Surface, options_at, policy_with
 from cuecard.strategies.run import known
 
 EFFORTS: Mapping[str, int] = {"minimal": 256, "low": 512, "medium": 2048, "high": 8192, "xhigh": 16384}

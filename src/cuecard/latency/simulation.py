@@ -23,8 +23,7 @@ from cuecard.models import prompt as layouts
 from cuecard.models.base import Limits
 from cuecard.models.prompt import TAGS, Prompt
 from cuecard.models.simulated import Profile, Script, ScriptFor, SimulatedModel, words
-from cuecard.strategies.acceptance_rules import Acceptance
-from cuecard.strategies.policy import Policy, Schedule
+from cuecard.strategies.policy import Acceptance, Policy, Schedule
 from cuecard.strategies.run import answer
 
 _IMAGE = Image(b"an image")

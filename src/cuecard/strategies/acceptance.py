@@ -15,8 +15,7 @@ from cuecard.domain.errors import InvalidAnswer, ModelError, Unsupported
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import AnswerKind, Calling, Question
 from cuecard.models.acceptance_table import AcceptanceTable
-from cuecard.strategies.acceptance_rules import BOTH_KEYS, Acceptance, Calibrated, SingleRule
-from cuecard.strategies.policy import EarlyStop, Schedule
+from cuecard.strategies.policy import BOTH_KEYS, Acceptance, Calibrated, EarlyStop, Schedule, SingleRule, single_rules
 from cuecard.strategies.reply import Reply
 from cuecard.strategies.team import Player, Team, Thought, cancelled
 
@@ -39,7 +38,8 @@ def can_compare(question: Question, team: Team) -> bool:
 
 def may_agree(question: Question, team: Team) -> bool:
     """Whether short answers could be accepted at all; if not, generating them is useless."""
-    return not team.accept.compares or can_compare(question, team)
+    compares = any(not isinstance(rule, Acceptance) or rule.agreement for rule in single_rules(team.accept))
+    return not compares or can_compare(question, team)
 
 
 def comparable(question: Question, team: Team, large: Reply) -> bool:
@@ -89,7 +89,7 @@ async def accepted_short(question: Question, team: Team) -> tuple[Reply, str | N
 def _rules(question: Question, team: Team) -> tuple[SingleRule, ...]:
     """The single rules, of which one is enough."""
     by_default = team.policy.accept is None and question.kind is AnswerKind.JSON
-    return (BOTH_KEYS,) if by_default else team.accept.rules
+    return (BOTH_KEYS,) if by_default else single_rules(team.accept)
 
 
 def _accepted_alone(question: Question, team: Team, rules: Sequence[SingleRule], large: Reply) -> str | None:

@@ -1,26 +1,117 @@
-"""The settings of a request: schedule, acceptance rule, card format, budgets. Validated at construction.
-
-`PolicyOptions` is the only declaration of a policy's options. Policy files, the gateway's `[pair]` table and the
-`cuecard` object of its requests, arms, studies, the command line and Python's keywords are all derived from it.
-"""
+"""The settings of a request: acceptance rule, schedule, card format, budgets. Validated at construction."""
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import EnumType, Flag, StrEnum, auto
-from typing import Annotated, Any, TypedDict, get_args, get_type_hints
+from enum import StrEnum
+from typing import Protocol
 
-from cuecard import settings
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, suggests_keywords
 from cuecard.models.acceptance_table import AcceptanceTable
-from cuecard.models.base import Limits
+from cuecard.models.base import Abilities, Limits
 from cuecard.models.prompt import CardFormat
-from cuecard.strategies.acceptance_rules import Acceptance, AcceptanceRule, Placed, rule_for, table_for
-from cuecard.strategies.card_selection import CardCut, Ending
+from cuecard.strategies.card_selection import CardCut
+
+# --- acceptance rules -------------------------------------------------------------------------------------------------
+
+MOST_RULES = 4
+_KNOWN = (
+    "use agree, confidence(t), agree+confidence(t) or calibrated(p), with t and p between 0 and 1;"
+    " | between rules: one of them is enough"
+)
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """Two short answers are accepted by their agreement, by the large model's confidence in its own, or by both."""
+
+    agreement: bool
+    confidence: float | None
+
+    def __str__(self) -> str:
+        keys = ["agree"] if self.agreement else []
+        return "+".join(keys + ([f"confidence({self.confidence:g})"] if self.confidence is not None else []))
+
+    @staticmethod
+    def parse(rule: str) -> AcceptanceRule:
+        """`agree` (the paper's), `confidence(0.8)`, `agree+confidence(0.6)`, `calibrated(0.98)`, or several with `|`.
+
+        Raises BadInput.
+        """
+        parts = rule.replace(" ", "").split("|")
+        if len(parts) > MOST_RULES:
+            raise BadInput(f"an acceptance rule of {len(parts):,} rules", f"join at most {MOST_RULES} with |")
+        rules = tuple(dict.fromkeys(_single(part, rule) for part in parts))
+        return rules[0] if len(rules) == 1 else AnyRule(rules)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The large model's short answer is right with at least this probability, by a table fitted on the two models."""
+
+    least: float
+
+    def __str__(self) -> str:
+        return f"calibrated({self.least:g})"
+
+
+SingleRule = Acceptance | Calibrated
+
+
+@dataclass(frozen=True)
+class AnyRule:
+    """Several rules, of which one is enough."""
+
+    rules: tuple[SingleRule, ...]
+
+    def __str__(self) -> str:
+        return "|".join(map(str, self.rules))
+
+
+AcceptanceRule = SingleRule | AnyRule
+
+CALIBRATED = Calibrated(0.98)
+"""The default if there is a table for the two models."""
+# Without a table, the calibration of the large model's confidence is unknown, and models tend to be overconfident. So
+# confidence alone has to exceed every threshold that accepted mistakes on the validation boards of the embedded pair
+# (docs/adr/0007-acceptance-rules.md).
+BOTH_KEYS = Acceptance(True, 0.9)
+"""The default for answers in JSON: most of their tokens follow from the form, so probability alone means little."""
+UNCALIBRATED = AnyRule((BOTH_KEYS, Acceptance(False, 0.99)))
+"""The default if there is no table."""
+
+
+def single_rules(rule: AcceptanceRule) -> tuple[SingleRule, ...]:
+    """The single rules of a rule, of which one is enough."""
+    return rule.rules if isinstance(rule, AnyRule) else (rule,)
+
+
+def _single(part: str, rule: str) -> SingleRule:
+    share = r"\(([0-9.]+)\)"
+    found = re.fullmatch(rf"(agree)(?:\+confidence{share})?|confidence{share}|calibrated{share}", part)
+    if found is None:
+        raise BadInput(f"unknown acceptance rule {rule!r}", _KNOWN)
+    agree, also, alone, probability = found.groups()
+    if probability:
+        return Calibrated(_share(probability, "probability", rule))
+    sure = also or alone
+    return Acceptance(bool(agree), _share(sure, "confidence", rule) if sure else None)
+
+
+def _share(text: str, what: str, rule: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise BadInput(f"the {what} in {rule!r} is not between 0 and 1", _KNOWN)
+    return value
+
+
+# --- policies ---------------------------------------------------------------------------------------------------------
 
 _HOW_TO_STOP = "write TIMES, TIMES:WORDS or TIMES:WORDS:CONFIDENCE, such as 2:16:0.9; at least 2 times"
 
@@ -60,6 +151,16 @@ class EarlyStop:
             raise BadInput(f"early stop {text!r} makes no sense", _HOW_TO_STOP)
         times, every, confidence = found.groups()
         return cls(int(times), int(every) if every else cls.every, float(confidence) if confidence else None)
+
+
+class Placed(Protocol):
+    """A model's name and its abilities, among them where it computes: a Model, or a stand-in for one."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def abilities(self) -> Abilities: ...
 
 
 @suggests_keywords
@@ -133,250 +234,30 @@ class Policy:
         return Schedule.THRIFTY if shared else Schedule.OVERLAP
 
     def accept_of(self, models: Mapping[str, Placed]) -> AcceptanceRule:
-        """The acceptance rule for these models. Raises BadInput for `calibrated(p)` without a table for them."""
-        return rule_for(models, self.accept, self.table)
+        """The rule for these models; by default one of two. Raises BadInput for `calibrated(p)` without their table."""
+        rule, table = self.accept, self.table_of(models)
+        if rule is None:
+            return UNCALIBRATED if table is None else CALIBRATED
+        calibrated = any(isinstance(one, Calibrated) for one in single_rules(rule))
+        if calibrated and table is None and {"small", "large"} <= models.keys():
+            small, large = models["small"], models["large"]
+            wrong = self.table or large.abilities.acceptance
+            there = "there is none" if wrong is None else f"the one at hand is for {wrong.small} and {wrong.large}"
+            raise BadInput(
+                f"{rule} needs an acceptance table for {small.name} and {large.name}, and {there}",
+                "`cuecard tune` makes one from a run of theirs; agree+confidence(0.9) needs none",
+            )
+        return rule
 
     def table_of(self, models: Mapping[str, Placed]) -> AcceptanceTable | None:
-        """The acceptance table for these models."""
-        return table_for(models, self.table)
+        """The table for these models: the policy's, else the one in the large model's checkpoint; None if none fits."""
+        if not {"small", "large"} <= models.keys():
+            return None
+        names = models["small"].name, models["large"].name
+        there = (self.table, models["large"].abilities.acceptance)
+        return next((table for table in there if table is not None and table.is_for(*names)), None)
 
     def sampled(self, index: int) -> Limits:
         """The limits of the index-th sample: each has its own seed, so that samples differ and are reproducible."""
         temperature = self.limits.temperature or self.sample_temperature
         return replace(self.limits, temperature=temperature, seed=(self.limits.seed or 0) + index)
-
-
-# --- options ----------------------------------------------------------------------------------------------------------
-
-
-class Surface(Flag):
-    """A public interface to set options, besides Python's keywords, which accept every option."""
-
-    POLICY_FILE = auto()
-    PAIR_TABLE = auto()
-    """`[pair]` in a cuecard.toml."""
-    REQUEST = auto()
-    """The `cuecard` object of a request to the gateway."""
-    ARM = auto()
-    STUDY = auto()
-    """A study's file, and `cuecard eval`."""
-    ASK = auto()
-    """`cuecard ask`."""
-    REPLAY = auto()
-    """`cuecard replay`."""
-
-
-EVERYWHERE = ~Surface(0)
-_ONE_REQUEST = EVERYWHERE & ~Surface.STUDY & ~Surface.REPLAY
-_BASELINE = _ONE_REQUEST & ~Surface.REQUEST
-"""Not for clients of the gateway: some of these options multiply the cost of a request."""
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option of a policy. `name` and `kind` (str, int, float or bool) come from its line in `PolicyOptions`."""
-
-    field: str
-    """The field of a Policy, or of a part of one: `samples`, `limits.seed`, `cut.keep`."""
-    help: str
-    surfaces: Surface = EVERYWHERE
-    parse: Callable[[str], Any] | None = None
-    """Converts text to the field's value, with `str` as its inverse; None: the field takes the value unchanged."""
-    in_arms: str | None = None
-    """Its name in arms, "" if its values are written there without a name; None: `name` with hyphens."""
-    on_command_line: str | None = None
-    """Its name on the command line; None: `name` with hyphens."""
-    name: str = ""
-    kind: type = str
-
-    @property
-    def arm_name(self) -> str:
-        return self.name.replace("_", "-") if self.in_arms is None else self.in_arms
-
-    @property
-    def flag(self) -> str:
-        return f"--{self.on_command_line or self.name.replace('_', '-')}"
-
-    def value(self, given: Any) -> Any:
-        """The field's value. Raises BadInput if `given` is not of type `kind`, or cannot be parsed."""
-        settings.check_kind(self.name, given, self.kind)
-        if self.parse is None:
-            return given
-        try:
-            return self.parse(given)
-        except ValueError:
-            if not isinstance(self.parse, EnumType):
-                raise
-            what = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", self.parse.__name__).lower()
-            hint = f"there are: {', '.join(self.parse)}"
-            raise BadInput(f"unknown {what} {given!r}", hint) from None
-
-    def of(self, policy: Policy) -> Any:
-        """The option's value in a policy, in the form that `value` takes; None if the policy does not set it."""
-        found: Any = policy
-        for part in self.field.split("."):
-            found = None if found is None else getattr(found, part)
-        return found if found is None or self.parse is None else str(found)
-
-
-class PolicyOptions(TypedDict, total=False):
-    """Every option of a policy; None means not given. New options are added only here."""
-
-    schedule: Annotated[
-        str | None,
-        Option(
-            "schedule",
-            "thrifty, overlap or eager; default: by where the models run.",
-            EVERYWHERE & ~Surface.STUDY,
-            Schedule,
-            in_arms="",
-        ),
-    ]
-    accept: Annotated[
-        str | None,
-        Option(
-            "accept",
-            "When short answers need no reasoning: agree, confidence(t), agree+confidence(t), calibrated(p), A|B.",
-            parse=Acceptance.parse,
-        ),
-    ]
-    card: Annotated[
-        str | None,
-        Option(
-            "card",
-            "How the reader is given the reasoning: thinking, notes or turn.",
-            _ONE_REQUEST,
-            CardFormat,
-            in_arms="",
-        ),
-    ]
-    card_keep: Annotated[
-        float | None,
-        Option("cut.keep", "The share of the reasoning's words that the reader gets.", _ONE_REQUEST, in_arms="keep"),
-    ]
-    card_select: Annotated[
-        str | None,
-        Option(
-            "cut.select",
-            "Which words: attention, reader, surprise, first, last, content, sentences, random; or …-passage.",
-            _ONE_REQUEST,
-            in_arms="select",
-        ),
-    ]
-    card_ending: Annotated[
-        str | None,
-        Option(
-            "cut.ending",
-            "The reasoning's last sentence: free, kept or removed.",
-            _ONE_REQUEST,
-            Ending,
-            in_arms="ending",
-        ),
-    ]
-    early_stop: Annotated[
-        str | None,
-        Option(
-            "early_stop",
-            "TIMES[:WORDS[:CONFIDENCE]]: the reasoning ends when the reader, asked every WORDS, gives the same answer.",
-            _ONE_REQUEST,
-            EarlyStop.parse,
-        ),
-    ]
-    budget: Annotated[int | None, Option("limits.reasoning_tokens", "Most tokens of reasoning.")]
-    answer_tokens: Annotated[
-        int | None,
-        Option(
-            "limits.answer_tokens",
-            "Most tokens of the answer; default: by the kind of answer, 1,024 for free text.",
-            Surface.POLICY_FILE | Surface.PAIR_TABLE | Surface.STUDY | Surface.ASK,
-        ),
-    ]
-    temperature: Annotated[float | None, Option("limits.temperature", "0 is greedy.", Surface.ASK)]
-    top_p: Annotated[float | None, Option("limits.top_p", "Nucleus of sampling.", Surface(0))]
-    seed: Annotated[int | None, Option("limits.seed", "Seed of sampling.", Surface.ASK)]
-    timeout_s: Annotated[
-        float | None,
-        Option(
-            "limits.timeout_s",
-            "Most seconds a call may take.",
-            Surface.PAIR_TABLE | Surface.STUDY | Surface.ASK,
-            on_command_line="timeout",
-        ),
-    ]
-    deadline_s: Annotated[
-        float | None,
-        Option("deadline_s", "After this many seconds the best answer at hand is given.", Surface.PAIR_TABLE),
-    ]
-    strict: Annotated[
-        bool | None,
-        Option(
-            "strict",
-            "Fail when a model fails, instead of giving the other one's answer.",
-            Surface.PAIR_TABLE | Surface.REQUEST | Surface.ASK,
-        ),
-    ]
-    samples: Annotated[
-        int | None,
-        Option("samples", "Samples of vote, of each model in panel, and of verdict with a single drafter.", _BASELINE),
-    ]
-    vote_window: Annotated[
-        int | None,
-        Option("vote_window", "vote ends when this many samples in a row agree.", _BASELINE, in_arms="window"),
-    ]
-    cascade_confidence: Annotated[
-        float | None,
-        Option(
-            "cascade_confidence",
-            "From which probability on cascade and ladder let an answer stand.",
-            _BASELINE,
-            in_arms="confidence",
-        ),
-    ]
-    route_difficulty: Annotated[
-        float | None,
-        Option(
-            "route_difficulty",
-            "From which difficulty on route lets the large model reason.",
-            _BASELINE,
-            in_arms="difficulty",
-        ),
-    ]
-    step_score: Annotated[
-        float | None,
-        Option("step_score", "From which grade on, 0 to 1, steps accepts a step.", _BASELINE, in_arms="score"),
-    ]
-    waits: Annotated[
-        int | None,
-        Option("waits", "How often force goes on with a reasoning that ends before its budget.", _BASELINE),
-    ]
-
-
-def _declared() -> dict[str, Option]:
-    options = {}
-    for name, hint in get_type_hints(PolicyOptions, include_extras=True).items():
-        kind, option = get_args(hint)
-        options[name] = replace(option, name=name, kind=get_args(kind)[0])
-    return options
-
-
-OPTIONS: Mapping[str, Option] = _declared()
-"""By name, in the order of `PolicyOptions`."""
-
-
-def options_at(surface: Surface) -> dict[str, Option]:
-    """The options that may be set at this surface, by name."""
-    return {name: option for name, option in OPTIONS.items() if surface in option.surfaces}
-
-
-def policy_with(policy: Policy, **options: Any) -> Policy:
-    """The policy with some of `PolicyOptions` set; None leaves an option unchanged. Raises BadInput."""
-    changes: defaultdict[str, dict[str, Any]] = defaultdict(dict)
-    for name, given in options.items():
-        if given is not None:
-            option = OPTIONS[name]
-            part, _, attribute = option.field.rpartition(".")
-            changes[part][attribute] = option.value(given)
-    own = changes.pop("", {})
-    for part, changed in changes.items():
-        own[part] = replace(getattr(policy, part) or CardCut(), **changed)
-    return replace(policy, **own) if own else policy

@@ -1,23 +1,262 @@
-"""Policy files: a strategy, its options, and the evidence for them, as written by `cuecard tune`.
+"""Policies as they are written: their options, with names and types, and files of a strategy and its options.
 
-TOML, for people to read and change. Options that the file does not set keep the loader's values. An acceptance table
-for `calibrated(p)` is under `[table]`, or in a JSON file that `table = "FILE"` names.
+`PolicyOptions` is the only declaration of a policy's options. Policy files, the gateway's `[pair]` table and the
+`cuecard` object of its requests, arms, studies, the command line and Python's keywords are all derived from it.
+
+Policy files are TOML, for people to read and change, as written by `cuecard tune`, with the evidence for the policy.
+Options that a file does not set keep the loader's values. An acceptance table for `calibrated(p)` is under `[table]`,
+or in a JSON file that `table = "FILE"` names.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from enum import EnumType, Flag, auto
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict, get_args, get_type_hints
 
 from cuecard import settings
 from cuecard.domain.errors import BadInput
 from cuecard.models.acceptance_table import AcceptanceTable
-from cuecard.strategies.policy import Policy, Surface, options_at, policy_with
+from cuecard.models.prompt import CardFormat
+from cuecard.strategies.card_selection import CardCut, Ending
+from cuecard.strategies.policy import Acceptance, EarlyStop, Policy, Schedule
 from cuecard.strategies.run import known
+
+
+class Surface(Flag):
+    """A public interface to set options, besides Python's keywords, which accept every option."""
+
+    POLICY_FILE = auto()
+    PAIR_TABLE = auto()
+    """`[pair]` in a cuecard.toml."""
+    REQUEST = auto()
+    """The `cuecard` object of a request to the gateway."""
+    ARM = auto()
+    STUDY = auto()
+    """A study's file, and `cuecard eval`."""
+    ASK = auto()
+    """`cuecard ask`."""
+    REPLAY = auto()
+    """`cuecard replay`."""
+
+
+EVERYWHERE = ~Surface(0)
+_ONE_REQUEST = EVERYWHERE & ~Surface.STUDY & ~Surface.REPLAY
+_BASELINE = _ONE_REQUEST & ~Surface.REQUEST
+"""Not for clients of the gateway: some of these options multiply the cost of a request."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a policy. `name` and `kind` (str, int, float or bool) come from its line in `PolicyOptions`."""
+
+    field: str
+    """The field of a Policy, or of a part of one: `samples`, `limits.seed`, `cut.keep`."""
+    help: str
+    surfaces: Surface = EVERYWHERE
+    parse: Callable[[str], Any] | None = None
+    """Converts text to the field's value, with `str` as its inverse; None: the field takes the value unchanged."""
+    in_arms: str | None = None
+    """Its name in arms, "" if its values are written there without a name; None: `name` with hyphens."""
+    name: str = ""
+    kind: type = str
+
+    @property
+    def arm_name(self) -> str:
+        return self.name.replace("_", "-") if self.in_arms is None else self.in_arms
+
+    @property
+    def flag(self) -> str:
+        """Its name on the command line, without the unit."""
+        return f"--{self.name.removesuffix('_s').replace('_', '-')}"
+
+    def value(self, given: Any) -> Any:
+        """The field's value. Raises BadInput if `given` is not of type `kind`, or cannot be parsed."""
+        settings.check_kind(self.name, given, self.kind)
+        if self.parse is None:
+            return given
+        try:
+            return self.parse(given)
+        except ValueError:
+            if not isinstance(self.parse, EnumType):
+                raise
+            what = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", self.parse.__name__).lower()
+            hint = f"there are: {', '.join(self.parse)}"
+            raise BadInput(f"unknown {what} {given!r}", hint) from None
+
+    def of(self, policy: Policy) -> Any:
+        """The option's value in a policy, in the form that `value` takes; None if the policy does not set it."""
+        found: Any = policy
+        for part in self.field.split("."):
+            found = None if found is None else getattr(found, part)
+        return found if found is None or self.parse is None else str(found)
+
+
+class PolicyOptions(TypedDict, total=False):
+    """Every option of a policy; None means not given. New options are added only here."""
+
+    schedule: Annotated[
+        str | None,
+        Option(
+            "schedule",
+            "thrifty, overlap or eager; default: by where the models run.",
+            EVERYWHERE & ~Surface.STUDY,
+            Schedule,
+            in_arms="",
+        ),
+    ]
+    accept: Annotated[
+        str | None,
+        Option(
+            "accept",
+            "When short answers need no reasoning: agree, confidence(t), agree+confidence(t), calibrated(p), A|B.",
+            parse=Acceptance.parse,
+        ),
+    ]
+    card: Annotated[
+        str | None,
+        Option(
+            "card",
+            "How the reader is given the reasoning: thinking, notes or turn.",
+            _ONE_REQUEST,
+            CardFormat,
+            in_arms="",
+        ),
+    ]
+    card_keep: Annotated[
+        float | None,
+        Option("cut.keep", "The share of the reasoning's words that the reader gets.", _ONE_REQUEST, in_arms="keep"),
+    ]
+    card_select: Annotated[
+        str | None,
+        Option(
+            "cut.select",
+            "Which words: attention, reader, surprise, first, last, content, sentences, random; or …-passage.",
+            _ONE_REQUEST,
+            in_arms="select",
+        ),
+    ]
+    card_ending: Annotated[
+        str | None,
+        Option(
+            "cut.ending",
+            "The reasoning's last sentence: free, kept or removed.",
+            _ONE_REQUEST,
+            Ending,
+            in_arms="ending",
+        ),
+    ]
+    early_stop: Annotated[
+        str | None,
+        Option(
+            "early_stop",
+            "TIMES[:WORDS[:CONFIDENCE]]: the reasoning ends when the reader, asked every WORDS, gives the same answer.",
+            _ONE_REQUEST,
+            EarlyStop.parse,
+        ),
+    ]
+    budget: Annotated[int | None, Option("limits.reasoning_tokens", "Most tokens of reasoning.")]
+    answer_tokens: Annotated[
+        int | None,
+        Option(
+            "limits.answer_tokens",
+            "Most tokens of the answer; default: by the kind of answer, 1,024 for free text.",
+            Surface.POLICY_FILE | Surface.PAIR_TABLE | Surface.STUDY | Surface.ASK,
+        ),
+    ]
+    temperature: Annotated[float | None, Option("limits.temperature", "0 is greedy.", Surface.ASK)]
+    top_p: Annotated[float | None, Option("limits.top_p", "Nucleus of sampling.", Surface(0))]
+    seed: Annotated[int | None, Option("limits.seed", "Seed of sampling.", Surface.ASK)]
+    timeout_s: Annotated[
+        float | None,
+        Option("limits.timeout_s", "Most seconds a call may take.", Surface.PAIR_TABLE | Surface.STUDY | Surface.ASK),
+    ]
+    deadline_s: Annotated[
+        float | None,
+        Option("deadline_s", "After this many seconds the best answer at hand is given.", Surface.PAIR_TABLE),
+    ]
+    strict: Annotated[
+        bool | None,
+        Option(
+            "strict",
+            "Fail when a model fails, instead of giving the other one's answer.",
+            Surface.PAIR_TABLE | Surface.REQUEST | Surface.ASK,
+        ),
+    ]
+    samples: Annotated[
+        int | None,
+        Option("samples", "Samples of vote, of each model in panel, and of verdict with a single drafter.", _BASELINE),
+    ]
+    vote_window: Annotated[
+        int | None,
+        Option("vote_window", "vote ends when this many samples in a row agree.", _BASELINE, in_arms="window"),
+    ]
+    cascade_confidence: Annotated[
+        float | None,
+        Option(
+            "cascade_confidence",
+            "From which probability on cascade and ladder let an answer stand.",
+            _BASELINE,
+            in_arms="confidence",
+        ),
+    ]
+    route_difficulty: Annotated[
+        float | None,
+        Option(
+            "route_difficulty",
+            "From which difficulty on route lets the large model reason.",
+            _BASELINE,
+            in_arms="difficulty",
+        ),
+    ]
+    step_score: Annotated[
+        float | None,
+        Option("step_score", "From which grade on, 0 to 1, steps accepts a step.", _BASELINE, in_arms="score"),
+    ]
+    waits: Annotated[
+        int | None,
+        Option("waits", "How often force goes on with a reasoning that ends before its budget.", _BASELINE),
+    ]
+
+
+def _declared() -> dict[str, Option]:
+    options = {}
+    for name, hint in get_type_hints(PolicyOptions, include_extras=True).items():
+        kind, option = get_args(hint)
+        options[name] = replace(option, name=name, kind=get_args(kind)[0])
+    return options
+
+
+OPTIONS: Mapping[str, Option] = _declared()
+"""By name, in the order of `PolicyOptions`."""
+
+
+def options_at(surface: Surface) -> dict[str, Option]:
+    """The options that may be set at this surface, by name."""
+    return {name: option for name, option in OPTIONS.items() if surface in option.surfaces}
+
+
+def policy_with(policy: Policy, **options: Any) -> Policy:
+    """The policy with some of `PolicyOptions` set; None leaves an option unchanged. Raises BadInput."""
+    changes: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for name, given in options.items():
+        if given is not None:
+            option = OPTIONS[name]
+            part, _, attribute = option.field.rpartition(".")
+            changes[part][attribute] = option.value(given)
+    own = changes.pop("", {})
+    for part, changed in changes.items():
+        own[part] = replace(getattr(policy, part) or CardCut(), **changed)
+    return replace(policy, **own) if own else policy
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
 
 VERSION = 1
 

@@ -34,9 +34,8 @@ from cuecard.models.base import (
 )
 from cuecard.models.prompt import CardFormat, Prompt, Style
 from cuecard.strategies import card_selection
-from cuecard.strategies.acceptance_rules import AcceptanceRule
 from cuecard.strategies.card_selection import Weighed
-from cuecard.strategies.policy import Policy, Schedule
+from cuecard.strategies.policy import AcceptanceRule, Policy, Schedule
 from cuecard.strategies.reply import Heard, PartialCall, Reply
 
 _GRADE_TOKENS = 2

@@ -40,11 +40,11 @@ from cuecard.evals.runner.scheduler import WorkerPool
 from cuecard.evals.study import CALL_S, Study
 from cuecard.models import probe as probes
 from cuecard.models.base import Model
+from cuecard.pair import one_model
 from cuecard.report import formatting
 from cuecard.report.arm_table import ArmTable, routes_table
 from cuecard.report.formatting import machine
-from cuecard.strategies.acceptance_rules import one_model
-from cuecard.strategies.policy import Surface
+from cuecard.strategies.policy_file import Surface
 
 # --- options of all commands that make a run: tasks, models, and the execution of calls -------------------------------
 

@@ -32,7 +32,7 @@ from cuecard.evals.requests import is_timed
 from cuecard.models.acceptance_table import SHARED
 from cuecard.stats.bootstrap import Interval, ratio_interval
 from cuecard.strategies import policy_file
-from cuecard.strategies.acceptance_rules import CALIBRATED
+from cuecard.strategies.policy import CALIBRATED
 from cuecard.strategies.policy_file import Origin
 
 

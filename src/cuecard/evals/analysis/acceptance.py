@@ -15,7 +15,7 @@ from cuecard.evals.requests import TOKENS
 from cuecard.models.acceptance_table import AcceptanceTable
 from cuecard.stats.bootstrap import Interval, by_cluster, numpy, resampled
 from cuecard.stats.inference import share_interval, wilson
-from cuecard.strategies.acceptance_rules import Acceptance, AcceptanceRule, Calibrated
+from cuecard.strategies.policy import Acceptance, AcceptanceRule, Calibrated, single_rules
 from cuecard.strategies.reply import confidence_in
 
 Record = Mapping[str, Any]
@@ -125,7 +125,7 @@ def accepts(rule: AcceptanceRule, answers: ShortAnswers, table: AcceptanceTable 
                 assert table is not None, "a calibrated rule needs a table"
                 return table.allows(least, answers.kind, answers.same, sure, answers.small_confidence)
 
-    return any(map(by, rule.rules))
+    return any(map(by, single_rules(rule)))
 
 
 def shared_error(answers: Sequence[ShortAnswers]) -> SharedError | None:

@@ -31,8 +31,7 @@ from cuecard.evals.database import Record
 from cuecard.models.acceptance_table import SHARED, AcceptanceTable, Evidence, KindWeights, clipped, logit
 from cuecard.stats.bootstrap import numpy
 from cuecard.stats.inference import share_interval
-from cuecard.strategies.acceptance_rules import CALIBRATED, Acceptance, AcceptanceRule, Calibrated
-from cuecard.strategies.policy import Policy
+from cuecard.strategies.policy import CALIBRATED, Acceptance, AcceptanceRule, Calibrated, Policy
 from cuecard.strategies.policy_file import PolicyFile
 
 Key = tuple[str, str]

@@ -28,8 +28,7 @@ from cuecard.evals.database import Record
 from cuecard.models.acceptance_table import AcceptanceTable
 from cuecard.stats.bootstrap import by_cluster, checked, numpy
 from cuecard.stats.inference import bet_p, questions_for_bet
-from cuecard.strategies.policy import Surface, options_at
-from cuecard.strategies.policy_file import PolicyFile
+from cuecard.strategies.policy_file import PolicyFile, Surface, options_at
 
 Measure = Literal["latency", "cost", "tokens"]
 EXPLORE = 1 / 3

@@ -31,8 +31,7 @@ from cuecard.evals.study import run_config
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Abilities, Model
 from cuecard.models.prompt import TAGS, CardFormat, Prompt
-from cuecard.strategies.acceptance_rules import Acceptance
-from cuecard.strategies.policy import Policy
+from cuecard.strategies.policy import Acceptance, Policy
 
 SAYS = Abilities(
     images=True, logprobs=False, scoring=False, prefix_sessions=False, card_formats=tuple(CardFormat), style=TAGS

@@ -28,7 +28,7 @@ from cuecard.gateway.wire.parameters import (
     reading,
 )
 from cuecard.gateway.wire.tools import Tools
-from cuecard.strategies.policy import Surface, options_at
+from cuecard.strategies.policy_file import Surface, options_at
 
 Fetch = Callable[[str], Image]
 """Returns an image from the URL of a message part. Raises BadInput."""
