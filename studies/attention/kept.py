@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ablation
+import ablation_figures
 import numpy as np
 import torch
 
@@ -27,7 +28,6 @@ from cuecard.domain.question import AnswerKind, Question
 from cuecard.evals.runner.run import chosen
 from cuecard.models import spec
 from cuecard.models.base import Limits
-from cuecard.report.evaluation.figures import kept_words
 from cuecard.report.html import write_csv
 from cuecard.stats.bootstrap import Band, band
 from cuecard.stats.inference import holm, wilson_bounds
@@ -128,7 +128,9 @@ def main() -> None:
     write_csv(args.to / "kept-answers.csv", list(places(args.run)))
     write_csv(args.to / "by-answer.csv", list(by_answer(args.run)))
     names = json.loads((args.run / "run.json").read_text(encoding="utf-8"))["config"]["models"]
-    drawn = kept_words(rows, f"{args.task}, {len(records)} questions, {names['large']} reads its own reasoning")
+    drawn = ablation_figures.kept_words(
+        rows, f"{args.task}, {len(records)} questions, {names['large']} reads its own reasoning"
+    )
     (args.to / "kept-words.svg").write_text(drawn.svg, encoding="utf-8")
     print(drawn.caption)
 

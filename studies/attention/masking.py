@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ablation
+import ablation_figures
 import torch
 
 from cuecard.attention.api import Asked
@@ -20,7 +21,6 @@ from cuecard.evals.runner.run import chosen
 from cuecard.evals.scorers import scores
 from cuecard.models import spec
 from cuecard.models.base import Limits
-from cuecard.report.evaluation.figures import masking as masking_figure
 from cuecard.report.html import write_csv
 
 HERE = Path(__file__).parent
@@ -57,7 +57,7 @@ def main() -> None:
     args.to.mkdir(parents=True, exist_ok=True)
     write_csv(args.to / "masking.csv", rows)
     what = f"{args.task}, {rows[0]['questions']} questions, small {args.small}, large {args.large}"
-    drawn = masking_figure(rows, what)
+    drawn = ablation_figures.masking(rows, what)
     (args.to / "masking.svg").write_text(drawn.svg, encoding="utf-8")
     print(drawn.caption)
 

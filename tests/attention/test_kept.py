@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import ablation
+import ablation_figures
 import pytest
 from test_attention_run import CONFIG, SETTINGS, asked
 
@@ -13,7 +14,6 @@ from cuecard.attention import api as runs
 from cuecard.attention.store import Folder
 from cuecard.models.base import Limits
 from cuecard.models.local.model import LocalModel
-from cuecard.report.evaluation.figures import kept_words
 
 REASONING = "There are 3 boxes. Each has 1,200 pens, so 3 * 1200 = 3600. The answer is \\boxed{3,600}."
 WEIGHED = [(word, float(place == 4)) for place, word in enumerate(ablation.words(REASONING))]
@@ -60,5 +60,5 @@ async def test_every_card_is_read_once_and_compared_with_the_whole_one(
     assert against["difference"] == pytest.approx((against["better"] - against["worse"]) / 3, abs=1e-3)
     assert ("attention 0.3", "last 0.3") in differences
 
-    drawn = kept_words(list(rows.values()), "boards, 3 questions")
+    drawn = ablation_figures.kept_words(list(rows.values()), "boards, 3 questions")
     assert "attention 0.1: " in drawn.svg

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ablation
+import ablation_figures
 import pytest
 from runs import run_directory
 
 from cuecard.evals import run_folder
 from cuecard.evals.analysis.results import run_results
-from cuecard.report.evaluation.figures import cut_cards, kept, masking
+from cuecard.report.evaluation.figures import cut_cards, kept
 
 CUTS = [f"transfer/keep={keep}/select={select}" for keep in ("0.2", "0.6") for select in ("last", "first")]
 ARMS = ("short:large", "reason:large", "transfer", "mutual", *CUTS, "mutual/keep=0.2/select=last")
@@ -56,7 +57,7 @@ def test_what_masking_did_is_drawn_with_what_nothing_of_the_card_leaves():
         "masked": [figures] * len(ablation.MASKED_SHARES),
     }
     rows = ablation.masking_table([record, record | {"cluster": "b"}, {"cluster": "c", "skipped": "no reasoning"}])
-    drawn = masking(rows, "two questions")
+    drawn = ablation_figures.masking(rows, "two questions")
     assert rows[0] == rows[0] | {"tokens": "none of it", "unchanged": 0.0, "questions": 2}
     assert "key 5% hidden: 100%" in drawn.svg
     assert "two questions" in drawn.caption
