@@ -21,7 +21,7 @@ from cuecard.evals.analysis.acceptance import CALIBRATED_RULES, RULES
 from cuecard.evals.analysis.scores import by_arm
 from cuecard.evals.arm import LIVE
 from cuecard.evals.database import Record
-from cuecard.stats.inference import compare, wilson_bounds
+from cuecard.stats import compare, wilson_bounds
 
 ARMS = {
     "small_short": "short:small",

@@ -27,7 +27,8 @@ import torch
 from cuecard.answers import extract
 from cuecard.attention import store
 from cuecard.attention.api import Asked, borrowed, capture, decode
-from cuecard.attention.store import LARGE_OWN, NONE, QUERIES, Record
+from cuecard.attention.results import band
+from cuecard.attention.store import LARGE_OWN, NONE, QUERIES, Array, Record
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Question
 from cuecard.models import prompt as layouts
@@ -35,8 +36,7 @@ from cuecard.models.base import Limits, Model
 from cuecard.models.local.attention_hook import Rows
 from cuecard.models.local.inputs import Span, Spans
 from cuecard.models.prompt import CardFormat, Prompt, reason
-from cuecard.stats.bootstrap import Array, band
-from cuecard.stats.inference import compare, wilson_bounds
+from cuecard.stats import compare, wilson_bounds
 from cuecard.strategies.card_selection import CardCut, Ending, Weighed, words
 
 MASKED_SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)

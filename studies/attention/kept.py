@@ -21,7 +21,7 @@ import torch
 from cuecard.answers import extract
 from cuecard.attention import store
 from cuecard.attention.api import Asked
-from cuecard.attention.results import REASONING
+from cuecard.attention.results import REASONING, Band, band
 from cuecard.attention.store import LARGE_OWN, QUERIES
 from cuecard.cli.evals.tasks import open_named
 from cuecard.domain.question import AnswerKind, Question
@@ -29,8 +29,7 @@ from cuecard.evals.runner.run import chosen
 from cuecard.models import spec
 from cuecard.models.base import Limits
 from cuecard.report.html import write_csv
-from cuecard.stats.bootstrap import Band, band
-from cuecard.stats.inference import holm, wilson_bounds
+from cuecard.stats import holm, wilson_bounds
 
 
 def asked(task: str, limit: int | None) -> Iterator[Asked]:

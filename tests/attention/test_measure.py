@@ -11,12 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuecard.attention.measure import SLACK, Measure, agreement, bounded, sparsity, with_last
-from cuecard.attention.results import onto, other_text, same_text
+from cuecard.attention.results import band, onto, other_text, same_text
 from cuecard.attention.store import BINS, BOUND, CLASSES, READINGS, SPANS, TOP, TokenClass, classes, conclusion
 from cuecard.domain.errors import CuecardError
 from cuecard.models.local.attention_hook import Rows
 from cuecard.models.local.inputs import Span, Spans
-from cuecard.stats.bootstrap import band
 
 PIECES = ("Cell", " 4", " shows", " a", " blue", " 6", ",", " so", " the", " answer", " is", " 6", ".")
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from cuecard.domain.errors import BadInput
-from cuecard.stats.bootstrap import mean_interval, ratio_interval
-from cuecard.stats.inference import (
+from cuecard.stats import (
     compare,
     holm,
     mean_difference,
+    mean_interval,
     non_inferiority,
     quantile,
+    ratio_interval,
     share_interval,
     tango_interval,
     tango_p,

@@ -9,7 +9,7 @@ import pytest
 
 from cuecard.domain.errors import BadInput
 from cuecard.evals.analysis.tune import EXPLORE, Goal, Observation, Table, table, tune
-from cuecard.stats.inference import bet_p, questions_for_bet
+from cuecard.stats import bet_p, questions_for_bet
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ from cuecard.cli import app
 from cuecard.report.canvas import ScatterPoint, file_name, scatter, svg
 from cuecard.report.evaluation import sentences
 from cuecard.report.html import environment, thumbnail, write_csv
-from cuecard.stats.bootstrap import Interval
+from cuecard.stats import Interval
 
 HEADINGS = [
     "Summary",

@@ -18,7 +18,7 @@ from cuecard.evals.analysis.results import run_results
 from cuecard.evals.analysis.summary import summary
 from cuecard.evals.analysis.verdict import Pays
 from cuecard.report.evaluation import sentences
-from cuecard.stats.bootstrap import Interval
+from cuecard.stats import Interval
 
 
 @pytest.fixture(scope="module")

@@ -15,15 +15,12 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 
-from cuecard.attention.store import BINS, BOUND, CLASSES, READINGS, SPANS, TOP, TokenClass, classes, conclusion
+from cuecard.attention.store import BINS, BOUND, CLASSES, READINGS, SPANS, TOP, Array, TokenClass, classes, conclusion
 from cuecard.domain.errors import CuecardError
 from cuecard.models.local.attention_hook import Rows, sums
 from cuecard.models.local.inputs import Span, Spans
-
-Array = np.ndarray[Any, Any]
 
 
 class Measure:

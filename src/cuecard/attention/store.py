@@ -23,7 +23,8 @@ from cuecard import disk
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
 from cuecard.models.local.inputs import Span
-from cuecard.stats.bootstrap import Array
+
+Array = np.ndarray[Any, Any]
 
 
 class TokenClass(StrEnum):

@@ -24,7 +24,7 @@ from cuecard.evals.runner.compose import TaskItem, answer_record, live
 from cuecard.evals.runner.run import Plan, item_record, task_items
 from cuecard.models.base import Model
 from cuecard.report.arm_table import Figures
-from cuecard.stats.inference import mean
+from cuecard.stats import mean
 
 HEADLINE = "mutual/overlap"
 ARMS = (

@@ -29,8 +29,7 @@ from cuecard.evals.item import Item
 from cuecard.evals.runner.scheduler import for_each
 from cuecard.evals.scorers import scorable
 from cuecard.models.base import Model
-from cuecard.stats.bootstrap import Interval
-from cuecard.stats.inference import share_interval
+from cuecard.stats import Interval, share_interval
 from cuecard.strategies.policy import Policy
 from cuecard.strategies.run import answer as ask
 

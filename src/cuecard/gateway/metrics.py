@@ -31,7 +31,7 @@ from cuecard.answers import extract, same_answer
 from cuecard.domain.question import Question
 from cuecard.gateway.config import AuditSettings
 from cuecard.gateway.wire.request import estimated_tokens
-from cuecard.stats.inference import wilson_bounds
+from cuecard.stats import wilson_bounds
 from cuecard.strategies.run import answer
 
 RECENT = 200

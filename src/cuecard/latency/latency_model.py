@@ -17,7 +17,7 @@ from cuecard.disk import CannotStore
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import LatencyKind
 from cuecard.models.simulated import Profile
-from cuecard.stats.inference import quantile
+from cuecard.stats import quantile
 
 VERSION = 1
 FOLDER = "fits"

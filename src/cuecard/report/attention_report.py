@@ -21,15 +21,23 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from cuecard.attention import store
-from cuecard.attention.results import REASONING, ConditionResults, Findings, findings
-from cuecard.attention.store import LARGE_CARD, LARGE_OWN, QUERIES, SMALL_OWN, ShadedQuestion, Shades, shaded_questions
+from cuecard.attention.results import REASONING, Band, ConditionResults, Findings, findings
+from cuecard.attention.store import (
+    LARGE_CARD,
+    LARGE_OWN,
+    QUERIES,
+    SMALL_OWN,
+    Array,
+    ShadedQuestion,
+    Shades,
+    shaded_questions,
+)
 from cuecard.domain.question import letter
 from cuecard.report import attention_tables as tables
 from cuecard.report import html
 from cuecard.report.canvas import INK, WIDTH, Drawing, canvas, drawing, key, styled, write
 from cuecard.report.formatting import run_facts
 from cuecard.report.html import KeyResult, Report, save_files, thumbnail
-from cuecard.stats.bootstrap import Array, Band
 
 COLOURS = {LARGE_OWN: "#008060", LARGE_CARD: "#c14e00", SMALL_OWN: "#0072b2"}
 DASHES: dict[str, tuple[float, Sequence[float]]] = {

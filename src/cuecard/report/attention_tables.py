@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from cuecard.attention.results import FIGURES, REASONING, ConditionResults, Findings
+from cuecard.attention.results import FIGURES, REASONING, Band, ConditionResults, Findings
 from cuecard.attention.store import BINS, BOUND, CLASSES, QUERIES, SPANS
 from cuecard.report.html import Rows
-from cuecard.stats.bootstrap import Band
 
 SORTS = (*(str(kind) for kind in CLASSES), "last sentence")
 

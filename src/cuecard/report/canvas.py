@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullLocator
 
-from cuecard.stats.bootstrap import Interval
+from cuecard.stats import Interval
 
 WIDTH, TEXT = 640, 12
 """Pixels."""

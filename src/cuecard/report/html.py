@@ -28,7 +28,7 @@ from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image, letter
 from cuecard.report import formatting
 from cuecard.report.canvas import Drawing, file_name
-from cuecard.stats.bootstrap import Interval
+from cuecard.stats import Interval
 
 Rows = Sequence[Mapping[str, str]]
 """A table of a page: rows of texts by column heads; the first column names the row."""

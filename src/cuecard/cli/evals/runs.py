@@ -32,7 +32,7 @@ from cuecard.evals.study import AT_ONCE_SERVED
 from cuecard.models import spec
 from cuecard.report import formatting
 from cuecard.report.arm_table import ArmTable
-from cuecard.stats.bootstrap import Interval
+from cuecard.stats import Interval
 
 MOST_NAMES = 8
 MOST_SHOWN = 20

@@ -30,7 +30,7 @@ from cuecard.evals.arm import LIVE, base_of, policies_of
 from cuecard.evals.database import Record, Store
 from cuecard.evals.requests import is_timed
 from cuecard.models.acceptance_table import SHARED
-from cuecard.stats.bootstrap import Interval, ratio_interval
+from cuecard.stats import Interval, ratio_interval
 from cuecard.strategies import policy_file
 from cuecard.strategies.policy import CALIBRATED
 from cuecard.strategies.policy_file import Origin

@@ -13,8 +13,7 @@ from cuecard.domain.question import AnswerKind, Question
 from cuecard.evals import scorers
 from cuecard.evals.requests import TOKENS
 from cuecard.models.acceptance_table import AcceptanceTable
-from cuecard.stats.bootstrap import Interval, by_cluster, numpy, resampled
-from cuecard.stats.inference import share_interval, wilson
+from cuecard.stats import Interval, by_cluster, numpy, resampled, share_interval, wilson
 from cuecard.strategies.policy import Acceptance, AcceptanceRule, Calibrated, single_rules
 from cuecard.strategies.reply import confidence_in
 

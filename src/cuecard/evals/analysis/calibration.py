@@ -29,8 +29,7 @@ from cuecard.evals.analysis.acceptance import CALIBRATED_RULES, SharedError, Sho
 from cuecard.evals.arm import FILE, LIVE, Arm, parse
 from cuecard.evals.database import Record
 from cuecard.models.acceptance_table import SHARED, AcceptanceTable, Evidence, KindWeights, clipped, logit
-from cuecard.stats.bootstrap import numpy
-from cuecard.stats.inference import share_interval
+from cuecard.stats import numpy, share_interval
 from cuecard.strategies.policy import CALIBRATED, Acceptance, AcceptanceRule, Calibrated, Policy
 from cuecard.strategies.policy_file import PolicyFile
 

@@ -26,8 +26,8 @@ from cuecard.evals.analysis.scores import (
 from cuecard.evals.arm import LIVE, Arm
 from cuecard.evals.database import Record, Store
 from cuecard.evals.scorers import EXTRACTORS
-from cuecard.stats.bootstrap import Interval, ratio_interval
-from cuecard.stats.inference import (
+from cuecard.stats import (
+    Interval,
     NonInferiority,
     PairedComparison,
     compare,
@@ -35,6 +35,7 @@ from cuecard.stats.inference import (
     mean,
     mean_difference,
     non_inferiority,
+    ratio_interval,
 )
 
 LEVEL = 0.05

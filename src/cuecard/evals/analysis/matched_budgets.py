@@ -22,8 +22,7 @@ from cuecard.evals.analysis.scores import ScoredTask, by_arm, counted, generated
 from cuecard.evals.arm import LIVE
 from cuecard.evals.database import Record, Store
 from cuecard.evals.scorers import scorable
-from cuecard.stats.bootstrap import Interval, by_cluster, mean_interval, numpy
-from cuecard.stats.inference import holm, mean_difference, share_interval
+from cuecard.stats import Interval, by_cluster, holm, mean_difference, mean_interval, numpy, share_interval
 
 CUTS = (16, 32, 64, 128)
 """Reasoning budgets in tokens; a budget that cuts nothing needs no additional call."""

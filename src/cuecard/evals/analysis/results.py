@@ -37,8 +37,7 @@ from cuecard.evals.arm import LIVE, Arm, base_of, parse, policies_of
 from cuecard.evals.database import Record, Store
 from cuecard.evals.scorers import EXTRACTORS
 from cuecard.models.acceptance_table import AcceptanceTable
-from cuecard.stats.bootstrap import Interval, mean_interval
-from cuecard.stats.inference import mean, share, share_interval
+from cuecard.stats import Interval, mean, mean_interval, share, share_interval
 
 VERSION = 1
 MEASURES = ("latency", "tokens", "price")

@@ -18,7 +18,7 @@ from cuecard.evals.analysis.ledger import LOST
 from cuecard.evals.arm import FILE, LIVE, Arm, parse
 from cuecard.evals.database import Record
 from cuecard.evals.scorers import item_of, read
-from cuecard.stats.inference import mean, share
+from cuecard.stats import mean, share
 from cuecard.strategies.policy import Policy
 
 PAPER = ("transfer", "mutual")

@@ -37,7 +37,7 @@ from cuecard.evals.arm import LIVE
 from cuecard.evals.database import Record, Store
 from cuecard.evals.requests import TOKENS, is_timed
 from cuecard.evals.scorers import scorable, stale
-from cuecard.stats.inference import mean, quantile, share, share_interval, wilson
+from cuecard.stats import mean, quantile, share, share_interval, wilson
 from cuecard.strategies.policy import Acceptance
 
 VERSION = 3

@@ -26,8 +26,7 @@ from cuecard.evals.analysis.ledger import Ledger, Price, ledger
 from cuecard.evals.arm import Arm
 from cuecard.evals.database import Record
 from cuecard.models.acceptance_table import AcceptanceTable
-from cuecard.stats.bootstrap import by_cluster, checked, numpy
-from cuecard.stats.inference import bet_p, questions_for_bet
+from cuecard.stats import bet_p, by_cluster, checked, numpy, questions_for_bet
 from cuecard.strategies.policy_file import PolicyFile, Surface, options_at
 
 Measure = Literal["latency", "cost", "tokens"]

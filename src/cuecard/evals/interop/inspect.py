@@ -44,7 +44,7 @@ from cuecard.evals.interop.files import (
     usage_of,
 )
 from cuecard.evals.item import Item
-from cuecard.stats.inference import mean, standard_error
+from cuecard.stats import mean, standard_error
 
 Form = Literal["json", "eval"]
 SCORER = "cuecard"

@@ -37,7 +37,7 @@ from cuecard.evals.interop.files import (
 )
 from cuecard.evals.item import Item
 from cuecard.evals.tasks.rows import json_lines
-from cuecard.stats.inference import standard_error
+from cuecard.stats import standard_error
 
 FAILED = "[LMMS_EVAL_REQUEST_FAILED"
 """Prefix of the text that replaces the reply of a failed request."""

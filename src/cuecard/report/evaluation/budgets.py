@@ -22,7 +22,7 @@ from cuecard.report.canvas import Drawing, ScatterPoint, drawing, scatter
 from cuecard.report.evaluation.figures import IntervalRow, interval_rows
 from cuecard.report.evaluation.sentences import between, p_value, share, signed
 from cuecard.report.html import KeyResult, Report, Row, Rows, interval_columns
-from cuecard.stats.bootstrap import Interval
+from cuecard.stats import Interval
 
 FAMILIES = {"short:small": "small", "reason:small": "small", "force:small": "small"}
 FAMILIES |= {"short:large": "large", "reason:large": "large", "force:large": "large"}

@@ -19,7 +19,7 @@ from cuecard.report import terminal
 from cuecard.report.canvas import INK, TEXT, WIDTH, Drawing, ScatterPoint, canvas, drawing, key, scatter, styled, write
 from cuecard.report.evaluation import sentences
 from cuecard.report.evaluation.sentences import between, kinds, share
-from cuecard.stats.bootstrap import Interval
+from cuecard.stats import Interval
 from cuecard.strategies.card_selection import CardCut, Ending
 
 COLOURS = ("#0072b2", "#c14e00", "#008060", "#b0568a")

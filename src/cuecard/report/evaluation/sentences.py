@@ -14,7 +14,7 @@ from cuecard.evals.analysis.verdict import BASELINE, Pays
 from cuecard.evals.judging import ListedReply, judges
 from cuecard.report import formatting
 from cuecard.report.html import KeyResult
-from cuecard.stats.bootstrap import Interval
+from cuecard.stats import Interval
 
 VERDICTS: Mapping[Pays, tuple[str, Literal["good", "bad", "open"]]] = {
     Pays.YES: ("It pays", "good"),

@@ -16,7 +16,7 @@ from cuecard.report import formatting
 from cuecard.report.evaluation import sentences
 from cuecard.report.evaluation.sentences import between, share
 from cuecard.report.html import Rows, clipped
-from cuecard.stats.bootstrap import Interval
+from cuecard.stats import Interval
 
 SPENT = ("prompt", "cached", "computed", "completion", "reasoning", "wasted")
 

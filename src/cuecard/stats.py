@@ -1,21 +1,35 @@
-"""Means, quantiles, intervals, paired tests and sample sizes: pure functions over numbers, with optional clusters.
+"""Means, quantiles, intervals, paired tests, sample sizes and the bootstrap: functions over numbers.
 
-Random resampling is in `bootstrap`.
+A cluster is a set of questions with correlated errors (the same image, a group of rotations). Without clusters, every
+question is its own cluster. Whatever draws at random takes a seed, and draws whole clusters.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
-from cuecard.domain.errors import BadInput
-from cuecard.stats.bootstrap import Clusters, Interval, by_cluster, checked, mean_interval, numpy, special
+from cuecard.domain.errors import BadInput, required
 
+Clusters = Sequence[str] | None
+DRAWS = 4000
+_AT_ONCE = 2**22  # numbers per chunk of draws: 32 MiB
 SCORE, ROBUST, NO_SPREAD = "Tango's score test", "cluster-robust t test", "sign test of clusters"
 """Names of methods: a p-value is shown beside the interval that inverts the same test."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its two bounds. A bound is None if the data do not determine it (one cluster, or no spread)."""
+
+    estimate: float
+    low: float | None
+    high: float | None
+    confidence: float
+    method: str
 
 
 def mean(values: Iterable[float]) -> float | None:
@@ -48,6 +62,9 @@ def standard_error(values: Sequence[float]) -> float:
 def z_of(confidence: float) -> float:
     """Normal quantile of a two-sided interval: 0.95 -> 1.96."""
     return NormalDist().inv_cdf((1 + checked(confidence)) / 2)
+
+
+# --- shares and means, with intervals ---------------------------------------------------------------------------------
 
 
 def wilson(right: int, of: int, confidence: float = 0.95) -> Interval:
@@ -84,6 +101,94 @@ def share_interval(scores: Sequence[float], clusters: Clusters = None) -> Interv
     return mean_interval(scores, clusters)
 
 
+def mean_interval(values: Sequence[float], clusters: Clusters = None, seed: int = 0) -> Interval:
+    """Mean per question (accuracy, seconds, tokens), by cluster bootstrap."""
+    return ratio_interval(values, [1.0] * len(values), clusters, seed=seed)
+
+
+def ratio_interval(
+    tops: Sequence[float],
+    bottoms: Sequence[float],
+    clusters: Clusters = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> Interval:
+    """Sum of `tops` / sum of `bottoms`: for the seconds of two arms, the speed-up (ratio of means, not mean of ratios).
+
+    Bias-corrected and accelerated (BCa, Efron 1987, with the jackknife's acceleration) over draws of whole clusters
+    with replacement (Davison & Hinkley 1997, section 3.8).
+    """
+    np = numpy()
+
+    def ratio(totals: Any) -> Any:
+        return totals[:, 0] / np.where(totals[:, 1] == 0, math.nan, totals[:, 1])
+
+    sums = np.stack(by_cluster(clusters, tops, bottoms), axis=1)
+    return resampled(sums, ratio, confidence, seed, draws)
+
+
+def resampled(
+    sums: Any,
+    statistic: Callable[[Any], Any],
+    confidence: float = 0.95,
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> Interval:
+    """BCa interval of a statistic of totals. `sums`: (clusters, sums); `statistic`: (draws, sums) -> (draws,).
+
+    Draws in which the statistic is NaN are left out.
+    """
+    np = numpy()
+    tail, name = (1 - checked(confidence)) / 2, "BCa cluster bootstrap"
+    estimate = float(statistic(sums.sum(axis=0, keepdims=True))[0]) if len(sums) else math.nan
+    if len(sums) < 2 or math.isnan(estimate):
+        return Interval(estimate, None, None, confidence, name)
+    chance, count, chunks = np.random.default_rng(seed), len(sums), []
+    step = max(1, _AT_ONCE // count)
+    for begin in range(0, draws, step):
+        chosen = chance.integers(0, count, size=(min(step, draws - begin), count))
+        # column by column: a third axis would cost several times the memory
+        chunks.append(statistic(np.stack([column[chosen].sum(axis=1) for column in sums.T], axis=1)))
+    drawn, left_out = (
+        values[~np.isnan(values)] for values in (np.concatenate(chunks), statistic(sums.sum(axis=0) - sums))
+    )
+    low, high = np.quantile(drawn, _corrected([tail, 1 - tail], drawn, estimate, left_out))
+    return Interval(estimate, float(low), float(high), confidence, name)
+
+
+def _corrected(tails: list[float], drawn: Any, estimate: float, left_out: Any) -> list[float]:
+    """The quantile levels that BCa uses instead of the nominal tails (Efron 1987)."""
+    normal, draws = NormalDist(), len(drawn)
+    share = float((drawn < estimate).mean() + (drawn == estimate).mean() / 2)
+    bias = normal.inv_cdf(min(max(share, 0.5 / draws), 1 - 0.5 / draws))
+    from_mean = left_out.mean() - left_out
+    spread = float((from_mean**2).sum()) ** 1.5
+    skew = float((from_mean**3).sum()) / (6 * spread) if spread else 0.0
+    moved = [bias + normal.inv_cdf(tail) for tail in tails]
+    return [normal.cdf(bias + each / (1 - skew * each)) for each in moved]
+
+
+def by_cluster(clusters: Clusters, *columns: Sequence[float]) -> tuple[Any, ...]:
+    """Columns with one number per question -> arrays with one sum per cluster, in order of appearance.
+
+    Raises BadInput.
+    """
+    np = numpy()
+    if any(len(column) != len(columns[0]) for column in columns):
+        raise BadInput("the arms have different numbers of questions")
+    if clusters is None:
+        return tuple(np.asarray(column, float) for column in columns)
+    if len(clusters) != len(columns[0]):
+        raise BadInput("every question needs a cluster")
+    known = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
+    places = [known[name] for name in clusters]
+    return tuple(np.bincount(places, np.asarray(column, float), len(known)) for column in columns)
+
+
+# --- paired differences -----------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class MeanDifference:
     """A paired mean difference: its interval, and the two-sided p of no difference by the test that this inverts."""
@@ -99,13 +204,13 @@ def mean_difference(ones: Sequence[float], others: Sequence[float], clusters: Cl
     With the cluster-robust standard error (Liang & Zeger 1986; Miller 2024, arXiv:2411.00640, eq. 4). If clusters have
     no spread, or there is only one, there is no interval, and p is that of the sign test over clusters.
     """
-    found = _robust([one - other for one, other in _pairs(ones, others)], clusters)
-    if found.error:
-        reach = float(special().stdtrit(found.clusters - 1, 0.975)) * found.error
-        within = Interval(found.mean, found.mean - reach, found.mean + reach, 0.95, ROBUST)
-        return MeanDifference(within, 2 * _t_above(abs(found.mean) / found.error, found.clusters), ROBUST)
-    p = min(1.0, 2 / 2**found.clusters) if found.mean else 1.0
-    return MeanDifference(Interval(found.mean, None, None, 0.95, NO_SPREAD), p, NO_SPREAD)
+    mean, error, count = _robust(_pairs(ones, others), clusters)
+    if error:
+        reach = float(special().stdtrit(count - 1, 0.975)) * error
+        within = Interval(mean, mean - reach, mean + reach, 0.95, ROBUST)
+        return MeanDifference(within, 2 * _t_above(abs(mean) / error, count), ROBUST)
+    p = min(1.0, 2 / 2**count) if mean else 1.0
+    return MeanDifference(Interval(mean, None, None, 0.95, NO_SPREAD), p, NO_SPREAD)
 
 
 @dataclass(frozen=True)
@@ -128,9 +233,8 @@ def compare(ones: Sequence[float], others: Sequence[float], clusters: Clusters =
     same way, the score test is over clusters, as if each were one question. A single cluster has no interval.
     """
     pairs = _pairs(ones, others)
-    better, worse = sum(one > other for one, other in pairs), sum(one < other for one, other in pairs)
+    better, worse, binary = _counts(pairs)
     of = len(pairs) if clusters is None else len(set(clusters))
-    binary = all(score in (0, 1) for pair in pairs for score in pair)
     same = len(pairs) - better - worse
     if binary and of == len(pairs):
         return PairedComparison(tango_interval(better, worse, of), better, worse, same, mcnemar(better, worse), SCORE)
@@ -185,12 +289,17 @@ def non_inferiority(
     if not pairs:
         raise BadInput("there are no pairs to compare")
     difference = sum(one - other for one, other in pairs) / len(pairs)
-    clustered = clusters is not None and len(set(clusters)) < len(pairs)
-    if not clustered and all(score in (0, 1) for pair in pairs for score in pair):
-        better, worse = sum(one > other for one, other in pairs), sum(one < other for one, other in pairs)
+    better, worse, binary = _counts(pairs)
+    if binary and (clusters is None or len(set(clusters)) == len(pairs)):
         p, method = tango_p(better, worse, len(pairs), margin), SCORE
     else:
-        p, method = _robust_p([one - other for one, other in pairs], clusters, margin)
+        mean, error, count = _robust(pairs, clusters)
+        if error is None:
+            p, method = 1.0, "one cluster shows nothing"
+        elif error:
+            p, method = _t_above((mean + margin) / error, count), ROBUST
+        else:  # no spread: the conservative test takes clusters without any difference
+            p, method = tango_p(0, 0, count, margin) if mean >= 0 else 1.0, f"{SCORE} over clusters"
     return NonInferiority(difference, margin, p, 0.95, p <= 0.05, method)
 
 
@@ -231,26 +340,20 @@ def _tango_z(better: int, worse: int, of: int, difference: float) -> float | Non
     return (better - worse - of * difference) / math.sqrt(variance) if variance > 1e-12 else None
 
 
-@dataclass(frozen=True)
-class _Robust:
-    """A mean over clusters and its standard error: None for one cluster, 0 if clusters have no spread."""
+def _robust(pairs: Sequence[tuple[float, float]], clusters: Clusters) -> tuple[float, float | None, int]:
+    """(mean difference, its cluster-robust standard error, clusters) of at least one pair.
 
-    mean: float
-    error: float | None
-    clusters: int
-
-
-def _robust(values: Sequence[float], clusters: Clusters) -> _Robust:
-    """The mean of the questions' values, at least one, and its cluster-robust standard error."""
-    sums, sizes = by_cluster(clusters, values, [1.0] * len(values))
+    The error is None for one cluster, and 0 if clusters have no spread.
+    """
+    sums, sizes = by_cluster(clusters, [one - other for one, other in pairs], [1.0] * len(pairs))
     count, total = len(sums), float(sizes.sum())
     mean = float(sums.sum()) / total
     if count < 2:
-        return _Robust(mean, None, count)
+        return mean, None, count
     left = sums - mean * sizes
     error = math.sqrt(count / (count - 1) * float((left**2).sum())) / total
     # if every cluster has the same mean, rounding leaves a small error
-    return _Robust(mean, error if error > 1e-9 * abs(mean) else 0.0, count)
+    return mean, error if error > 1e-9 * abs(mean) else 0.0, count
 
 
 def _t_above(t: float, clusters: int) -> float:
@@ -258,13 +361,19 @@ def _t_above(t: float, clusters: int) -> float:
     return float(special().stdtr(clusters - 1, -t))
 
 
-def _robust_p(differences: Sequence[float], clusters: Clusters, margin: float) -> tuple[float, str]:
-    found = _robust(differences, clusters)
-    if found.error is None:
-        return 1.0, "one cluster shows nothing"
-    if not found.error:  # no spread: the conservative test takes clusters without any difference
-        return (tango_p(0, 0, found.clusters, margin) if found.mean >= 0 else 1.0), f"{SCORE} over clusters"
-    return _t_above((found.mean + margin) / found.error, found.clusters), ROBUST
+def _counts(pairs: Sequence[tuple[float, float]]) -> tuple[int, int, bool]:
+    """The numbers of pairs in which the first is better and worse, and whether all scores are 0 or 1."""
+    better, worse = sum(one > other for one, other in pairs), sum(one < other for one, other in pairs)
+    return better, worse, all(score in (0, 1) for pair in pairs for score in pair)
+
+
+def _pairs(ones: Sequence[float], others: Sequence[float]) -> list[tuple[float, float]]:
+    if len(ones) != len(others):
+        raise BadInput(f"the arms answered {len(ones)} and {len(others)} questions", "compare them on the same ones")
+    return list(zip(ones, others, strict=True))
+
+
+# --- betting ----------------------------------------------------------------------------------------------------------
 
 
 def bet_p(losses: Sequence[float], most: float, spread: float, confidence: float) -> float:
@@ -308,7 +417,21 @@ def questions_for_bet(losses: Any, clusters: Sequence[str], confidence: float, e
     return math.ceil(count / (1 - explore) * len(losses) / len(sums))
 
 
-def _pairs(ones: Sequence[float], others: Sequence[float]) -> list[tuple[float, float]]:
-    if len(ones) != len(others):
-        raise BadInput(f"the arms answered {len(ones)} and {len(others)} questions", "compare them on the same ones")
-    return list(zip(ones, others, strict=True))
+# --- shared helpers ---------------------------------------------------------------------------------------------------
+
+
+def numpy() -> Any:
+    """The numpy package. Raises MissingExtra."""
+    return required("numpy", "a statistic")
+
+
+def special() -> Any:
+    """scipy.special. Raises MissingExtra."""
+    return required("scipy.special", "a statistic")
+
+
+def checked(confidence: float) -> float:
+    """The confidence, if it is between 0 and 1. Raises BadInput."""
+    if not 0 < confidence < 1:
+        raise BadInput(f"a confidence of {confidence:g} is not between 0 and 1", "0.95 is usual")
+    return confidence

@@ -1,1 +1,0 @@
-"""Statistics: shares, intervals, bootstrap, paired tests. Independent of evaluations."""
