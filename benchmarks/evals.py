@@ -24,7 +24,7 @@ from cuecard.evals.arm import parse_all
 from cuecard.evals.database import Store
 from cuecard.evals.item import Aggregate, Item
 from cuecard.evals.requests import Seat
-from cuecard.evals.runner.run import Plan, run
+from cuecard.evals.runner import Plan, run
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel
 

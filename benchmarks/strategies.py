@@ -12,7 +12,7 @@ from cuecard.demo.live import examine
 from cuecard.demo.tasks import BoardsTask
 from cuecard.evals.analysis.scores import by_arm
 from cuecard.evals.arm import parse_all
-from cuecard.evals.runner.run import Plan
+from cuecard.evals.runner import Plan
 from cuecard.strategies.policy import Schedule
 from embedded import of_arm, paired
 

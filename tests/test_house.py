@@ -61,8 +61,7 @@ def test_the_list_of_commands_imports_none_of_them(arguments: list[str], complet
         env=os.environ | completing,
     )
     assert "report" in done.stdout
-    imported = {name for name in done.stdout.split() if name.startswith("cuecard.cli.")}
-    assert imported == {"cuecard.cli.console"}
+    assert not [name for name in done.stdout.split() if name.startswith("cuecard.cli.")]
 
 
 def test_the_list_of_commands_says_what_their_own_help_says_first():

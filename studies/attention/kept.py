@@ -25,7 +25,7 @@ from cuecard.attention.results import REASONING, Band, band
 from cuecard.attention.store import LARGE_OWN, QUERIES
 from cuecard.cli.evals.tasks import open_named
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.evals.runner.run import chosen
+from cuecard.evals.runner import chosen
 from cuecard.models import spec
 from cuecard.models.base import Limits
 from cuecard.report.html import write_csv

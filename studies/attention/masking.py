@@ -17,7 +17,7 @@ import torch
 
 from cuecard.attention.api import Asked
 from cuecard.cli.evals.tasks import open_named
-from cuecard.evals.runner.run import chosen
+from cuecard.evals.runner import chosen
 from cuecard.evals.scorers import scores
 from cuecard.models import spec
 from cuecard.models.base import Limits

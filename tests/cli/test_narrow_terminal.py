@@ -20,7 +20,7 @@ from cuecard.evals import run_folder
 from cuecard.evals.analysis.comparisons import compare_runs
 from cuecard.evals.analysis.results import run_results
 from cuecard.evals.analysis.summary import summary
-from cuecard.evals.runner.run import RunProgress
+from cuecard.evals.runner import RunProgress
 from cuecard.report.arm_table import ArmTable, folded, routes_table, shortened
 from cuecard.report.evaluation import report as evaluation
 

@@ -14,7 +14,7 @@ from cuecard.evals.arm import parse_all
 from cuecard.evals.database import Record, Store
 from cuecard.evals.item import Aggregate, Item
 from cuecard.evals.requests import Seat, models_config
-from cuecard.evals.runner.run import Plan, RunProgress, run
+from cuecard.evals.runner import Plan, RunProgress, run
 from cuecard.models.base import Model
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel

@@ -17,9 +17,9 @@ from cuecard.cli.evals.exchange import FORMATS
 from cuecard.domain.call import Mode
 from cuecard.evals.analysis.summary import summary as summary_of
 from cuecard.evals.database import Record
-from cuecard.evals.interop.files import places, source
+from cuecard.evals.interop import places, source
 from cuecard.evals.interop.imports import CardReader, Import, ImportResult, fill
-from cuecard.evals.run_folder import About, RunFolder
+from cuecard.evals.run_folder import RunFolder
 from cuecard.evals.tasks.registry import open_task
 
 GOLDS = "ABCABC"
@@ -175,7 +175,7 @@ def imported(
     roles = {role for role, _ in files} | ({"large"} if reader else set())
     names = {role: name for role, name in (("small", "tiny"), ("large", "big")) if role in roles}
     made = Import(form, task, known, sources, names, reader)
-    with RunFolder(folder / "run", About(made.config, {})) as held:
+    with RunFolder(folder / "run", made.config, {}) as held:
         filled = asyncio.run(fill(made, held.store))
         return filled, summary_of(json.loads(json.dumps(made.config)), held.store)
 

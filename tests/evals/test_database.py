@@ -17,14 +17,14 @@ from cuecard.disk import CannotStore, save
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
 from cuecard.evals.database import AnswerRow, CallRow, ItemRow, Mended, Store
-from cuecard.evals.interop.files import of_run
-from cuecard.evals.run_folder import About, RunFolder, opened, read
+from cuecard.evals.interop import of_run
+from cuecard.evals.run_folder import RunFolder, opened, read
 
 CALL = {"model": "small", "mode": "short", "status": "ok", "answer": "A", "made_at": 1.0}
 ANSWER = {"task": "t", "id": "1", "arm": "mutual", "status": "ok", "calls": [{"key": "k1"}]}
 BOARDS = {"name": "boards", "revision": "1", "aggregate": "mean"}
 CONFIG = {"arms": ["mutual"], "models": {"small": {"revision": "a"}}, "tasks": [BOARDS], "limit": 5, "sample": None}
-ABOUT = About(CONFIG, {"argv": []})
+FACTS = {"argv": []}
 
 
 @pytest.fixture
@@ -104,11 +104,11 @@ def test_items_of_an_earlier_version_have_no_checksum_and_get_one_when_they_are_
 
 
 def test_a_run_that_has_lost_its_rows_is_not_begun_anew(tmp_path):
-    with RunFolder(tmp_path / "run", ABOUT):
+    with RunFolder(tmp_path / "run", CONFIG, FACTS):
         pass
     (tmp_path / "run" / "run.sqlite").unlink()
     with pytest.raises(BadInput, match="has lost its rows"):
-        RunFolder(tmp_path / "run", ABOUT)
+        RunFolder(tmp_path / "run", CONFIG, FACTS)
 
 
 def test_a_sound_row_under_the_key_of_another_is_found(store, tmp_path):
@@ -168,23 +168,23 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
 
 
 def test_a_second_process_is_refused_while_the_first_is_at_work(tmp_path):
-    with RunFolder(tmp_path / "run", ABOUT), multiprocessing.get_context("spawn").Pool(1) as other:
+    with RunFolder(tmp_path / "run", CONFIG, FACTS), multiprocessing.get_context("spawn").Pool(1) as other:
         result = other.apply(refusal, (tmp_path / "run",))
     assert result.startswith(f"another process (process {os.getpid()}) is at work in {tmp_path / 'run'}")
-    with RunFolder(tmp_path / "run", ABOUT) as held:
+    with RunFolder(tmp_path / "run", CONFIG, FACTS) as held:
         assert held.resumed
 
 
 def refusal(path: Path) -> str:
     try:
-        RunFolder(path, ABOUT)
+        RunFolder(path, CONFIG, FACTS)
     except BadInput as error:
         return str(error)
     return "let in"
 
 
 def test_another_configuration_is_refused_with_what_differs(tmp_path):
-    with RunFolder(tmp_path, ABOUT):
+    with RunFolder(tmp_path, CONFIG, FACTS):
         pass
     for result, change in {
         r"models\.small\.revision is 'a' there, 'b' here": {"models": {"small": {"revision": "b"}}},
@@ -194,29 +194,29 @@ def test_another_configuration_is_refused_with_what_differs(tmp_path):
         "asks 5 questions of each task, not only 4": {"limit": 4},
     }.items():
         with pytest.raises(BadInput, match=result):
-            RunFolder(tmp_path, About(CONFIG | change, {}))
-    with RunFolder(tmp_path, ABOUT):  # the lock was released
+            RunFolder(tmp_path, CONFIG | change, {})
+    with RunFolder(tmp_path, CONFIG, FACTS):  # the lock was released
         pass
 
 
 def test_a_run_grows_by_arms_tasks_and_questions_and_records_what_is_new(tmp_path):
-    with RunFolder(tmp_path, ABOUT) as held:
+    with RunFolder(tmp_path, CONFIG, FACTS) as held:
         held.store.note("complete boards", True)
     larger = CONFIG | {"arms": ["mutual", "vote"], "tasks": [BOARDS, BOARDS | {"name": "more"}], "limit": None}
-    with RunFolder(tmp_path, About(larger, {"argv": ["again"]})) as held:
+    with RunFolder(tmp_path, larger, {"argv": ["again"]}) as held:
         assert held.added == ["arm vote", "task more", "all instead of 5 questions of each task"]
         assert held.store.notes()["complete boards"] is False
     result = read(tmp_path)
     assert (result["config"], result["argv"]) == (larger, [])
     assert result["grown"] == [{"added": held.added, "argv": ["again"]}]
-    with RunFolder(tmp_path, About(larger, {})) as held:
+    with RunFolder(tmp_path, larger, {}) as held:
         assert held.added == []
     with pytest.raises(BadInput, match="asks all questions of each task, not only 5"):
-        RunFolder(tmp_path, About(larger | {"limit": 5}, {}))
+        RunFolder(tmp_path, larger | {"limit": 5}, {})
 
 
 def test_a_run_can_be_read_while_it_is_written(tmp_path):
-    with RunFolder(tmp_path, ABOUT) as held:
+    with RunFolder(tmp_path, CONFIG, FACTS) as held:
         held.store.put([CallRow("k1", CALL)])
         result, store = opened(tmp_path)
         assert (result["config"]["arms"], len(list(store.calls()))) == (["mutual"], 1)
@@ -228,7 +228,7 @@ def test_a_run_can_be_read_while_it_is_written(tmp_path):
 def test_a_directory_that_cannot_be_written_is_refused_in_words(tmp_path):
     path = Path("/proc/cuecard")
     with pytest.raises(CannotStore, match="cannot write into /proc/cuecard"):
-        RunFolder(path, ABOUT)
+        RunFolder(path, CONFIG, FACTS)
 
 
 def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(tmp_path, monkeypatch):

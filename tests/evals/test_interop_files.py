@@ -17,8 +17,7 @@ from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
 from cuecard.evals import run_folder
-from cuecard.evals.interop import inspect, lmms, vlmevalkit
-from cuecard.evals.interop.files import of_run, places, source
+from cuecard.evals.interop import inspect, lmms, of_run, places, source, vlmevalkit
 from cuecard.evals.tasks.registry import open_task
 
 NOW = datetime(2026, 11, 25, 10, 10, 10, tzinfo=UTC)

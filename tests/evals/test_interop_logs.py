@@ -14,8 +14,7 @@ from test_interop_runs import answers, calls
 
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput
-from cuecard.evals.interop import inspect, lmms
-from cuecard.evals.interop.files import places, source
+from cuecard.evals.interop import inspect, lmms, places, source
 from cuecard.evals.interop.imports import unresolved
 from cuecard.evals.tasks.registry import open_task
 

@@ -24,7 +24,7 @@ from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, ModelUnreachable
 from cuecard.evals import run_folder
 from cuecard.evals.analysis.summary import bounds
-from cuecard.evals.interop.files import parted
+from cuecard.evals.interop import parted
 from cuecard.evals.interop.imports import CardReader, unresolved
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel

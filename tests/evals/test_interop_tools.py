@@ -10,8 +10,7 @@ from test_interop_files import NOW, known, run
 
 from cuecard.domain.call import Mode
 from cuecard.evals import run_folder
-from cuecard.evals.interop import inspect, lmms, vlmevalkit
-from cuecard.evals.interop.files import of_run, source
+from cuecard.evals.interop import inspect, lmms, of_run, source, vlmevalkit
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the tools' own warnings
 QUESTIONS = [

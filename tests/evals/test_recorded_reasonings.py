@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from cuecard.cli import app
 from cuecard.domain.errors import BadInput
-from cuecard.evals.interop.files import reasonings_digest, recorded_reasonings
+from cuecard.evals.interop import reasonings_digest, recorded_reasonings
 
 TASK = "boards:seed=3,count=2"
 

@@ -23,7 +23,7 @@ from cuecard.evals.analysis.ledger import LedgerError
 from cuecard.evals.analysis.summary import summary
 from cuecard.evals.arm import parse_all
 from cuecard.evals.database import Store
-from cuecard.evals.runner.run import Plan, chosen, expected, run, task_items
+from cuecard.evals.runner import Plan, chosen, expected, run, task_items
 from cuecard.models.base import Finished, Progress
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import Policy

@@ -10,7 +10,7 @@ from laboratory import Laboratory, MadeUp
 
 from cuecard.evals.arm import parse_all
 from cuecard.evals.run_folder import unfinished
-from cuecard.evals.runner.run import Plan, run
+from cuecard.evals.runner import Plan, run
 from cuecard.evals.tasks.files import JsonlTask
 
 ARMS = ("short:small", "short:large", "mutual")

@@ -12,7 +12,7 @@ from laboratory import LARGE, SMALL, Laboratory, MadeUp, says
 
 from cuecard.domain.errors import ModelError, ModelUnreachable
 from cuecard.evals.arm import parse_all
-from cuecard.evals.runner.run import MOST_LOST, Plan, run_by
+from cuecard.evals.runner import MOST_LOST, Plan, run_by
 from cuecard.evals.runner.scheduler import WorkerLost, WorkerPool
 from cuecard.evals.runner.worker import LocalWorker
 from cuecard.models.replay import ScriptedModel

@@ -12,11 +12,11 @@ from typing import Annotated, Any, NoReturn, cast
 
 import typer
 import typer.main
+from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
 import cuecard
-from cuecard.cli.console import is_unstyled, make_console
 from cuecard.domain.errors import CuecardError
 
 # before a command imports NumPy: the embedded pair's matrices are too small for several threads (see models.local)
@@ -51,7 +51,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Write a page with figures and tables of a run: the results, and how certain they are.",
     ),
     "attention": (
-        "attention:attention",
+        "report:attention",
         "Measure how answers attend to reasoning: total mass, sparsity, key tokens, tightness of the bound.",
     ),
     "unparsed": (
@@ -162,6 +162,16 @@ INTERRUPTED = 130
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 # Typer raises its own copy of Click's UsageError, which has no public name
 UsageError = cast(type[Exception], typer.BadParameter.__base__)
+
+
+def make_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
+    """A console that writes no styles if NO_COLOR is set: Rich then drops only colours, and keeps bold and dim text."""
+    return Console(stderr=stderr, soft_wrap=soft_wrap, highlight=False, color_system=None if is_unstyled() else "auto")
+
+
+def is_unstyled() -> bool:
+    """Whether the environment variable NO_COLOR is set."""
+    return bool(os.environ.get("NO_COLOR"))
 
 
 def _version(wanted: bool) -> None:

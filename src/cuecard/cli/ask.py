@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from cuecard.cli import fit as estimates
-from cuecard.cli.console import is_unstyled
+from cuecard.cli import is_unstyled
 from cuecard.cli.options import takes_policy_options, telling_what_is_kept
 from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.errors import BadInput

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from cuecard import disk
-from cuecard.cli.console import make_console
+from cuecard.cli import make_console
 from cuecard.cli.options import telling_what_is_kept
 from cuecard.demo import EXTRA
 from cuecard.demo.live import ARMS, HEADLINE, LiveRun, Tally, examine, regimes
@@ -28,7 +28,7 @@ from cuecard.evals.analysis.summary import summary
 from cuecard.evals.analysis.verdict import BASELINE
 from cuecard.evals.database import Record
 from cuecard.evals.item import Task
-from cuecard.evals.runner.run import Plan
+from cuecard.evals.runner import Plan
 from cuecard.evals.study import Study
 from cuecard.models.base import Model
 from cuecard.report import arm_table, formatting

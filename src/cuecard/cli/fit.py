@@ -19,14 +19,15 @@ from PIL import Image as Pictures
 from rich.table import Column, Table
 from rich.text import Text
 
-from cuecard.cli.console import make_console
-from cuecard.cli.options import whole_numbers
+from cuecard.cli import make_console
+from cuecard.cli.options import show_files, whole_numbers
 from cuecard.domain.errors import BadInput, required
 from cuecard.domain.outcome import LatencyKind, Route
 from cuecard.domain.question import Question
 from cuecard.latency import breakeven as points
+from cuecard.latency import readings
 from cuecard.latency.latency_model import FOLDER, Fit, plainest, read_all, write
-from cuecard.latency.readings import is_profile
+from cuecard.latency.roofline import devices, roofs
 from cuecard.latency.simulation import LEAST_TEXT, Chances, PairPlan, RequestSize, Way, outcomes, plans
 from cuecard.models import prompt
 from cuecard.report import formatting
@@ -117,7 +118,7 @@ def breakeven(
 
 def fits_of(run: Path) -> list[Fit]:
     """The fits of a directory, made if there are none yet. Raises BadInput."""
-    if run.is_dir() and is_profile(run) and not any((run / FOLDER).glob("*.json")):
+    if run.is_dir() and readings.is_profile(run) and not any((run / FOLDER).glob("*.json")):
         write(required("cuecard.latency.fit", "fitting").fits(run), run / FOLDER)
     return read_all(run)
 
@@ -233,6 +234,78 @@ def _lengths(workload: RequestSize, lengths: Sequence[int]) -> dict[str, tuple[i
     written = (workload.answer, *(length + workload.answer for length in lengths))
     prompts = (workload.prompt, *(workload.prompt + length for length in lengths))  # the reader's has the card in it
     return {"visual_tokens": (workload.visual,), "prompt_tokens": prompts, "output_tokens": written}
+
+
+# --- the page of a profile --------------------------------------------------------------------------------------------
+
+
+def report_profile(run: Path, out: Path | None, as_json: bool) -> None:
+    """Write the page of a profile; missing fits and break-even points are made with default settings.
+
+    Raises BadInput, MissingExtra.
+    """
+    drawn = required("cuecard.report.latency_report", "a report")
+    about = readings.about(run)
+    served: list[Any] = []
+    if about["config"].get("source") == "server":
+        from cuecard.latency import server_requests  # imports HTTP
+
+        served = server_requests.served(run)
+    fits = _fits(run, may_lack=bool(served))
+    shown = drawn.Profiled(
+        run.resolve().name,
+        readings.points(run),
+        [plainest(fits, model) for model in dict.fromkeys(fit.model for fit in fits)],
+        _pairs(run, fits) if fits else [],
+        roofs(run),
+        devices(about.get("probe") or {}),
+        _facts(about),
+        served,
+    )
+    made = drawn.report(shown)
+    written = made.save(out or run / "report.html")
+    if as_json:
+        typer.echo(json.dumps({name: list(rows) for name, rows in made.tables.items()}, indent=2, default=str))
+        return
+    console = make_console()
+    for line in drawn.summary(shown):
+        console.print(Text(f"· {line}"))
+    show_files(console, written)
+
+
+def _fits(run: Path, *, may_lack: bool) -> list[Fit]:
+    """The fits of a profile; none if `may_lack` and they cannot be made, as with one output length. Raises BadInput."""
+    try:
+        return fits_of(run)
+    except BadInput:
+        if not may_lack:
+            raise
+        return []
+
+
+def _pairs(run: Path, fits: Sequence[Fit]) -> list[points.PairBreakEven]:
+    """Break-even points from the directory, else new ones of every model with the last; none for a single model."""
+    path = run / points.FILE
+    if not path.exists():
+        try:
+            both = pairs_of(fits, None, None)
+        except BadInput:
+            return []
+        found = [points.pair(*pair, points.query(pair)) for pair in both]
+        points.write(found, path)
+    return points.read(path)
+
+
+def _facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Facts about a profile, for the footer of its page."""
+    config = about["config"]
+    lines = [("models", ", ".join(config.get("models") or ())), ("timed", str(config.get("source") or "not known"))]
+    lines += [(f"grid, {name.replace('_', ' ')}", _plain(value)) for name, value in (config.get("grid") or {}).items()]
+    return formatting.run_facts(about, lines)
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 # --- plans ------------------------------------------------------------------------------------------------------------

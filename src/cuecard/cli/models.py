@@ -16,7 +16,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from cuecard.cli.console import make_console
+from cuecard.cli import make_console
 from cuecard.domain.errors import CuecardError, required
 from cuecard.models import probe as probes
 from cuecard.models import spec

@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from cuecard import disk
-from cuecard.cli.console import make_console
+from cuecard.cli import make_console
 from cuecard.cli.options import LINE_S, Stopping, parts, progress_bar, telling_what_is_kept, whole_numbers
 from cuecard.domain.errors import BadInput, required
 from cuecard.latency import server_profile

@@ -19,7 +19,7 @@ from rich.progress import track
 from rich.table import Table
 
 from cuecard import virtual_time
-from cuecard.cli.console import make_console
+from cuecard.cli import make_console
 from cuecard.cli.options import takes_policy_options, telling_what_is_kept
 from cuecard.domain.errors import BadInput, required
 from cuecard.domain.outcome import Route

@@ -20,8 +20,8 @@ from cuecard.evals.analysis.examples import Example, Request, all_examples
 from cuecard.evals.analysis.verdict import BASELINE
 from cuecard.evals.database import AnswerRow, ItemRow, Record, Row, Store
 from cuecard.evals.item import Task
+from cuecard.evals.runner import Plan, item_record, task_items
 from cuecard.evals.runner.compose import TaskItem, answer_record, live
-from cuecard.evals.runner.run import Plan, item_record, task_items
 from cuecard.models.base import Model
 from cuecard.report.arm_table import Figures
 from cuecard.stats import mean

@@ -107,19 +107,6 @@ def judges(replies: Iterable[ListedReply]) -> str:
     return ", ".join(dict.fromkeys(each.judged.judge for each in replies if each.judged))
 
 
-@dataclass(frozen=True)
-class Judgements:
-    """The results of judges for a run, by the replies' keys."""
-
-    read: Mapping[str, Judged] = field(default_factory=dict)
-    graded: Mapping[str, Judged] = field(default_factory=dict)
-
-    @classmethod
-    def of_run(cls, run: Path) -> Judgements:
-        """Raises BadInput."""
-        return cls(read(run, READ), read(run, GRADED))
-
-
 # --- the files --------------------------------------------------------------------------------------------------------
 
 
@@ -226,10 +213,11 @@ class JudgedRun:
     graded: Mapping[str, Sequence[GradedArm]] = field(default_factory=dict)
 
 
-def judged_run(store: Store, tasks: Sequence[str], found: Judgements) -> JudgedRun:
-    """Everything that judges have found in these tasks of a run."""
-    answers, listed = list(store.answers()), unparsed(store, found.read)
-    all_replies = (each for task in tasks if found.graded for each in gradable(store, found.graded, task=task))
+def judged_run(store: Store, tasks: Sequence[str], run: Path | None) -> JudgedRun:
+    """Everything that judges have found in these tasks of a run, by the files in its directory. Raises BadInput."""
+    judged, graded = ({}, {}) if run is None else (read(run, READ), read(run, GRADED))
+    answers, listed = list(store.answers()), unparsed(store, judged)
+    all_replies = (each for task in tasks if graded for each in gradable(store, graded, task=task))
     grades = [each for each in all_replies if each.judged is not None]
     items = {task: {item["id"]: item for item in store.items(task)} for task in tasks}
     return JudgedRun(

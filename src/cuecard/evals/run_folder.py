@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from cuecard import disk
@@ -20,21 +19,13 @@ ABOUT, ROWS = "run.json", "run.sqlite"
 Config = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class About:
-    """Description of a run. `config` determines every row: a run resumes only if stored rows keep their meaning.
+class RunFolder:
+    """A run opened for writing, with a lock. Raises BadInput (locked, or a different run), CannotStore.
 
-    `facts` are stored beside it.
+    `config` determines every row: a run resumes only if stored rows keep their meaning. `facts` are stored beside it.
     """
 
-    config: Config
-    facts: Mapping[str, Any]
-
-
-class RunFolder:
-    """A run opened for writing, with a lock. Raises BadInput (locked, or a different run), CannotStore."""
-
-    def __init__(self, path: Path, about: About) -> None:
+    def __init__(self, path: Path, config: Config, facts: Mapping[str, Any]) -> None:
         self.path, self.added = path, list[str]()
         """Readable descriptions of what was added to the run."""
         self._lock = disk.locked(path, ABOUT)
@@ -44,29 +35,27 @@ class RunFolder:
             if there is not None and not (path / ROWS).exists():
                 raise BadInput(f"{path} has lost its rows: there is no {ROWS}", f"restore it, or delete {ABOUT} too")
             if there is not None:
-                self.added = added(there["config"], about.config, path)
+                self.added = added(there["config"], config, path)
             else:
-                disk.save(path / ABOUT, {"version": VERSION, "config": about.config, **about.facts})
+                disk.save(path / ABOUT, {"version": VERSION, "config": config, **facts})
             self.store = Store(path / ROWS)
             self.mended: Mended = self.store.mend()
             if there is not None and self.added:
-                self._grow(there, about)
+                self._grow(there, config, facts)
         except BaseException:
             self._lock.close()
             raise
 
-    def _grow(self, there: dict[str, Any], about: About) -> None:
-        for task in about.config["tasks"]:
+    def _grow(self, there: dict[str, Any], config: Config, facts: Mapping[str, Any]) -> None:
+        for task in config["tasks"]:
             self.store.note(f"complete {task['name']}", False)
-        grown = [*there.get("grown", ()), {"added": self.added, **about.facts}]
-        disk.save(self.path / ABOUT, {**there, "config": about.config, "grown": grown})
+        grown = [*there.get("grown", ()), {"added": self.added, **facts}]
+        disk.save(self.path / ABOUT, {**there, "config": config, "grown": grown})
 
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.store.close()
         self._lock.close()
 
@@ -96,6 +85,14 @@ def opened(path: Path) -> tuple[dict[str, Any], Store]:
     """
     about = read(path)
     return about, checked(Store(path / ROWS, read_only=True))
+
+
+@contextmanager
+def opened_run(path: Path) -> Iterator[tuple[Config, Store]]:
+    """The configuration and rows of a run, as `opened`."""
+    about, store = opened(path)
+    with closing(store):
+        yield about["config"], store
 
 
 def checked(store: Store) -> Store:

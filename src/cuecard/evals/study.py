@@ -29,7 +29,7 @@ from cuecard.evals.arm import Arm, parse_all, policies_of
 from cuecard.evals.database import Record, Store
 from cuecard.evals.item import Task
 from cuecard.evals.requests import BATCHED, Seat, is_local, models_config, seat_of
-from cuecard.evals.runner.run import Plan, chosen, run
+from cuecard.evals.runner import Plan, chosen, run
 from cuecard.evals.tasks.rows import RowsTask
 from cuecard.models import spec
 from cuecard.models.base import Model

@@ -14,8 +14,7 @@ from typing import Annotated
 import typer
 
 from cuecard import disk
-from cuecard.cli.console import make_console
-from cuecard.cli.evals.runs import opened_run
+from cuecard.cli import make_console
 from cuecard.cli.evals.study import beta_text, interval_text
 from cuecard.cli.evals.tasks import open_named
 from cuecard.cli.options import takes_options
@@ -24,8 +23,7 @@ from cuecard.domain.errors import BadInput
 from cuecard.evals import run_folder
 from cuecard.evals.analysis.summary import summary as summary_of
 from cuecard.evals.database import Record
-from cuecard.evals.interop import inspect, lmms, vlmevalkit
-from cuecard.evals.interop.files import ArmExport, FileFormat, Source, of_run, places, source
+from cuecard.evals.interop import ArmExport, FileFormat, Source, inspect, lmms, of_run, places, source, vlmevalkit
 from cuecard.evals.interop.imports import CardReader, Import, ImportResult, fill, unresolved
 from cuecard.evals.requests import is_local
 from cuecard.evals.study import AT_ONCE_SERVED
@@ -127,7 +125,7 @@ def _import(form: str, given: ImportOptions) -> None:
         "argv": sys.argv[1:],
         "machine": machine(),
     }
-    with run_folder.RunFolder(out, run_folder.About(made.config, facts)) as held:
+    with run_folder.RunFolder(out, made.config, facts) as held:
         filled = asyncio.run(_filled(made, held))
         summary = summary_of(json.loads(json.dumps(made.config)), held.store)
         disk.save(out / "summary.json", summary)
@@ -261,7 +259,7 @@ def export_inspect(
 ) -> None:
     """A log that `inspect view` shows."""
     now = datetime.now(UTC)
-    with opened_run(given.run) as (_, store):
+    with run_folder.opened_run(given.run) as (_, store):
         for answers in given.answers():
             picture = store.image if images else lambda digest: None
             _tell(answers, inspect.write(answers, given.out, now, form, picture))

@@ -13,7 +13,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from cuecard import disk
-from cuecard.cli.console import make_console
+from cuecard.cli import make_console
 from cuecard.cli.evals.study import (
     How,
     Prices,

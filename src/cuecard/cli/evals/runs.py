@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Column, Table
 from rich.text import Text
 
 from cuecard import disk
-from cuecard.cli.console import make_console
+from cuecard.cli import make_console
 from cuecard.cli.options import progress_bar
 from cuecard.domain.errors import BadInput, ModelError
 from cuecard.evals import judging as listing
@@ -26,7 +26,7 @@ from cuecard.evals.analysis.summary import summary
 from cuecard.evals.database import Store
 from cuecard.evals.judging import GRADED, READ, GradedArm, Items, Judge, Judged, Keep, ListedReply, graded_arms
 from cuecard.evals.requests import is_local, model_revision
-from cuecard.evals.run_folder import unfinished
+from cuecard.evals.run_folder import opened_run, unfinished
 from cuecard.evals.scorers import Changed, Rescored, item_of, rescored
 from cuecard.evals.study import AT_ONCE_SERVED
 from cuecard.models import spec
@@ -36,14 +36,6 @@ from cuecard.stats import Interval
 
 MOST_NAMES = 8
 MOST_SHOWN = 20
-
-
-@contextmanager
-def opened_run(run: Path) -> Iterator[tuple[Mapping[str, Any], Store]]:
-    """The configuration and rows of a run, read-only. Raises BadInput, CannotStore."""
-    about, store = run_folder.opened(run)
-    with closing(store):
-        yield about["config"], store
 
 
 # --- compare ----------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from rich.text import Text
 from typer import Argument, Option
 
 from cuecard import disk
-from cuecard.cli.console import make_console
+from cuecard.cli import make_console
 from cuecard.cli.evals.tasks import note_of, open_named
 from cuecard.cli.options import LINE_S, stopping, takes_options, takes_policy_options
 from cuecard.domain.errors import BadInput
@@ -33,9 +33,8 @@ from cuecard.evals.analysis.summary import summary as summary_of
 from cuecard.evals.database import Record, Store
 from cuecard.evals.item import Task
 from cuecard.evals.requests import Seat
-from cuecard.evals.runner import ray_workers
+from cuecard.evals.runner import Plan, RunProgress, expected, ray_workers, run_by
 from cuecard.evals.runner.ray_workers import Sizes
-from cuecard.evals.runner.run import Plan, RunProgress, expected, run_by
 from cuecard.evals.runner.scheduler import WorkerPool
 from cuecard.evals.study import CALL_S, Study
 from cuecard.models import probe as probes
@@ -224,8 +223,8 @@ async def _performed(
             plan = replace(plan, share_machine=False)
         if how.dry_run:
             return await _estimated(wanted, out, replace(plan, at_once=pool.slots), models)
-        about = run_folder.About(wanted.config(plan), _facts(wanted, how))
-        with run_folder.RunFolder(out, about) as held:
+        config = wanted.config(plan)
+        with run_folder.RunFolder(out, config, _facts(wanted, how)) as held:
             _tell_beginning(console, held)
             if how.retry_errors:
                 again = held.store.drop_errors()
@@ -237,7 +236,7 @@ async def _performed(
                 kept = f"{calls} calls and {answers} answers are stored in {out}"
                 console.print(f"stopped: {kept}; the same command resumes it")
                 raise
-            summary = summary_of(about.config, held.store)
+            summary = summary_of(config, held.store)
             disk.save(out / "summary.json", summary)
     return summary
 
@@ -273,15 +272,12 @@ async def _run(pool: WorkerPool, plan: Plan, store: Store, console: Console) -> 
 
 
 async def _estimated(wanted: studies.Study, out: Path, plan: Plan, models: Mapping[str, Model]) -> Record:
-    store = None
-    try:
-        if (out / run_folder.ABOUT).exists():
-            there, store = run_folder.opened(out)
-            run_folder.added(there["config"], wanted.config(plan), out)
-        return await studies.estimate(plan, models, store, wanted.local and bool(models))
-    finally:
-        if store is not None:
-            store.close()
+    local = wanted.local and bool(models)
+    if not (out / run_folder.ABOUT).exists():
+        return await studies.estimate(plan, models, None, local)
+    with run_folder.opened_run(out) as (there, store):
+        run_folder.added(there, wanted.config(plan), out)
+        return await studies.estimate(plan, models, store, local)
 
 
 def _facts(wanted: studies.Study, how: How) -> dict[str, Any]:

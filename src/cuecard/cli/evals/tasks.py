@@ -14,12 +14,12 @@ from PIL import Image as PilImage
 from rich.table import Table
 from rich.text import Text
 
-from cuecard.cli.console import make_console
+from cuecard.cli import make_console
 from cuecard.cli.models import block
 from cuecard.demo.tasks import offer
 from cuecard.domain.question import Image
 from cuecard.evals.item import Item, Task
-from cuecard.evals.runner.run import chosen
+from cuecard.evals.runner import chosen
 from cuecard.evals.tasks.files import PresetTask
 from cuecard.evals.tasks.registry import offered, open_task
 from cuecard.evals.tasks.rows import Fault, Flaw, RowsTask

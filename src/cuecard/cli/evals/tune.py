@@ -12,8 +12,7 @@ import typer
 from rich.table import Column, Table
 
 from cuecard import disk
-from cuecard.cli.console import make_console
-from cuecard.cli.evals.runs import opened_run
+from cuecard.cli import make_console
 from cuecard.cli.evals.study import (
     Prices,
     beta_text,
@@ -29,6 +28,7 @@ from cuecard.evals.analysis.tune import CandidateResult, Goal, Observation, Tuni
 from cuecard.evals.arm import LIVE, base_of, policies_of
 from cuecard.evals.database import Record, Store
 from cuecard.evals.requests import is_timed
+from cuecard.evals.run_folder import opened_run
 from cuecard.models.acceptance_table import SHARED
 from cuecard.stats import Interval, ratio_interval
 from cuecard.strategies import policy_file

@@ -20,11 +20,11 @@ from cuecard.domain.errors import BadInput, ModelError
 from cuecard.domain.outcome import LatencyKind
 from cuecard.evals.arm import Arm, parse_all
 from cuecard.evals.database import AnswerRow, CallRow, ItemRow, Record, Row, Store
-from cuecard.evals.interop.files import LocatedItems, Source
+from cuecard.evals.interop import LocatedItems, Source
 from cuecard.evals.item import Item, Task
 from cuecard.evals.requests import CallRequest, Seat, StoredCalls, model_revision, untimed
+from cuecard.evals.runner import item_record
 from cuecard.evals.runner.compose import Composition, TaskItem, answer_record
-from cuecard.evals.runner.run import item_record
 from cuecard.evals.runner.scheduler import PooledWorker, Scheduler, WorkerPool, for_each
 from cuecard.evals.runner.worker import TimedCall, call_record
 from cuecard.evals.study import run_config

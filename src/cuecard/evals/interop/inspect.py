@@ -26,9 +26,9 @@ from cuecard.disk import CannotStore
 from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.errors import BadInput, required
 from cuecard.domain.question import AnswerKind, Image
+from cuecard.evals import interop
 from cuecard.evals.database import Record
-from cuecard.evals.interop import files
-from cuecard.evals.interop.files import (
+from cuecard.evals.interop import (
     NOT_COUNTED,
     OTHER_DATA,
     ArmExport,
@@ -55,10 +55,10 @@ def write(answers: ArmExport, out: Path, now: datetime, form: Form, picture: Cal
     log = log_of(answers, now, picture)
     stamp = now.strftime("%Y-%m-%dT%H-%M-%S%z")
     stamp = f"{stamp[:-2]}-{stamp[-2:]}"  # +00-00, as inspect_ai writes the zone in file names
-    name = files.named(f"{files.dataset_of(answers.task)}-{answers.arm}").replace("_", "-")
-    path = files.into(out) / f"{stamp}_{name}_{log['eval']['task_id']}.{form}"
+    name = interop.named(f"{interop.dataset_of(answers.task)}-{answers.arm}").replace("_", "-")
+    path = interop.into(out) / f"{stamp}_{name}_{log['eval']['task_id']}.{form}"
     if form == "json":
-        return files.written(path, json.dumps(log, indent=2, ensure_ascii=False))
+        return interop.written(path, json.dumps(log, indent=2, ensure_ascii=False))
     logs = required("inspect_ai.log", ".eval", "pip install inspect-ai, or give --format json")
     try:
         logs.write_eval_log(logs.EvalLog.model_validate(log), str(path), "eval")
@@ -91,7 +91,7 @@ def log_of(answers: ArmExport, now: datetime, picture: Callable[[str], Image | N
             "eval_id": _id("eval", answers, when),
             "run_id": _id("run", answers, when),
             "created": when,
-            "task": files.dataset_of(answers.task),
+            "task": interop.dataset_of(answers.task),
             "task_id": _id("task", answers, answers.task["revision"]),
             "task_args": {},
             "model": f"cuecard/{answers.arm}",
@@ -124,7 +124,7 @@ def log_of(answers: ArmExport, now: datetime, picture: Callable[[str], Image | N
 
 def _sample(row: ExportedAnswer, answers: ArmExport, picture: Callable[[str], Image | None]) -> Record:
     item, answer = row.item, row.answer
-    question, hint = files.question_of(item["text"])
+    question, hint = interop.question_of(item["text"])
     text = f"Hint: {hint}\n{question}" if hint else question
     shown = [image for digest in item["images"] if (image := picture(digest)) is not None]
     images = [{"type": "image", "image": image.data_url} for image in shown]
@@ -170,16 +170,16 @@ def _sample(row: ExportedAnswer, answers: ArmExport, picture: Callable[[str], Im
 
 def _usage(answer: Record) -> Record | None:
     """Tokens of all calls, as inspect_ai counts them: cached tokens are not part of the input; None if unknown."""
-    prompt, completion = (files.tokens(answer, kind) for kind in ("prompt", "completion"))
+    prompt, completion = (interop.tokens(answer, kind) for kind in ("prompt", "completion"))
     if prompt is None or completion is None:
         return None
-    cached = files.tokens(answer, "cached")
+    cached = interop.tokens(answer, "cached")
     return {
         "input_tokens": prompt - (cached or 0),
         "output_tokens": completion,
         "total_tokens": prompt + completion,
         "input_tokens_cache_read": cached,
-        "reasoning_tokens": files.tokens(answer, "reasoning"),
+        "reasoning_tokens": interop.tokens(answer, "reasoning"),
     }
 
 

@@ -21,9 +21,9 @@ import cuecard
 from cuecard.domain.call import Usage
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind
+from cuecard.evals import interop
 from cuecard.evals.database import Record
-from cuecard.evals.interop import files
-from cuecard.evals.interop.files import (
+from cuecard.evals.interop import (
     NOT_COUNTED,
     ArmExport,
     ExportedAnswer,
@@ -113,13 +113,13 @@ def _shown(value: Any) -> str:
 
 def write(answers: ArmExport, out: Path, now: datetime, task: str | None = None) -> tuple[Path, Path]:
     """Write the sample log and the results into a directory with the model's name. Raises CannotStore."""
-    task = task or files.dataset_of(answers.task)
-    where, stamp = files.into(out / answers.model), now.strftime("%Y%m%d_%H%M%S")
+    task = task or interop.dataset_of(answers.task)
+    where, stamp = interop.into(out / answers.model), now.strftime("%Y%m%d_%H%M%S")
     samples = [_written(row) for row in answers.rows]
     lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
-    log = files.written(where / f"{stamp}_samples_{task}.jsonl", lines)
+    log = interop.written(where / f"{stamp}_samples_{task}.jsonl", lines)
     whole = json.dumps(_results(answers, task, samples, stamp), indent=2, ensure_ascii=False)
-    return log, files.written(where / f"{stamp}_results.json", whole)
+    return log, interop.written(where / f"{stamp}_results.json", whole)
 
 
 def _written(row: ExportedAnswer) -> Sample:

@@ -20,8 +20,8 @@ from cuecard.answers import extract
 from cuecard.disk import CannotStore
 from cuecard.domain.errors import BadInput, required
 from cuecard.domain.question import AnswerKind, Question, letter
-from cuecard.evals.interop import files
-from cuecard.evals.interop.files import (
+from cuecard.evals import interop
+from cuecard.evals.interop import (
     ArmExport,
     ExportedAnswer,
     LocatedItems,
@@ -65,7 +65,7 @@ def read(path: Path, known: LocatedItems) -> Iterator[RecordedReply]:
 
 def model(path: Path, task: str) -> str:
     """The model's name, from the name of a prediction file without the data set."""
-    return path.stem.removesuffix(f"_{SETS.get(task) or files.dataset_of({'name': task})}") or path.stem
+    return path.stem.removesuffix(f"_{SETS.get(task) or interop.dataset_of({'name': task})}") or path.stem
 
 
 _CUT = "the prediction fills a cell of Excel and is cut off (PRED_FORMAT=tsv)"
@@ -112,7 +112,7 @@ def write(
     answers: ArmExport, out: Path, form: Form = "xlsx", data: Path | None = None, name: str | None = None
 ) -> Path:
     """Write MODEL_DATASET.xlsx; with `data` (the set's TSV file), in its columns. Raises BadInput, CannotStore."""
-    dataset = name or (data.stem if data else SETS.get(answers.task["name"]) or files.dataset_of(answers.task))
+    dataset = name or (data.stem if data else SETS.get(answers.task["name"]) or interop.dataset_of(answers.task))
     there = dict[str, Row]()
     for _, row in table_rows(data) if data else ():
         there[index_of(text_of(row.get("index")))] = {name: row[name] for name in row if name != "image"}
@@ -121,7 +121,7 @@ def write(
     columns.sort(key=lambda name: name in LETTERS and LETTERS.index(name) + 1)
     columns = [name for name in columns if name not in LETTERS] + [name for name in columns if name in LETTERS]
     columns += [name for name in _LAST if any(text_of(row.get(name)) for row in table) or name == "prediction"]
-    path = files.into(out) / f"{answers.model}_{files.named(dataset)}.{form}"
+    path = interop.into(out) / f"{answers.model}_{interop.named(dataset)}.{form}"
     return write_table(path, columns, table, form)
 
 
@@ -130,7 +130,7 @@ def _row(each: ExportedAnswer, there: Mapping[str, Row] | None, data: Path | Non
     failed = f"{FAILED} via API. {answer['reason']}" if answer["status"] == "error" else None
     texts = {"prediction": failed or answer["reply"] or "", "thinking": each.thinking or ""}
     if there is None:
-        question, hint = files.question_of(item["text"])
+        question, hint = interop.question_of(item["text"])
         golds = item["golds"]
         return {
             "index": int(item["id"]) if re.fullmatch(r"0|[1-9][0-9]{0,15}", item["id"]) else item["id"],
@@ -241,10 +241,10 @@ def write_table(path: Path, columns: Sequence[str], table: Sequence[Row], form: 
             writer = csv.writer(buffer, delimiter="\t", quoting=csv.QUOTE_ALL, lineterminator="\n")
             writer.writerow(columns)
             writer.writerows([text_of(row.get(name)) for name in columns] for row in table)
-            return files.written(path, buffer.getvalue())
+            return interop.written(path, buffer.getvalue())
         case "json":
             plain = [{name: row.get(name) for name in columns} for row in table]
-            return files.written(path, json.dumps(plain, indent=4, ensure_ascii=False))
+            return interop.written(path, json.dumps(plain, indent=4, ensure_ascii=False))
         case "xlsx":
             return _to_xlsx(path, columns, table)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cuecard.domain.question import Image
@@ -12,7 +13,7 @@ from cuecard.evals.analysis.examples import Example, Gallery, Request
 from cuecard.evals.analysis.results import RunResults, TaskResults
 from cuecard.evals.analysis.scores import AGGREGATES
 from cuecard.evals.database import Store
-from cuecard.evals.judging import JudgedRun, Judgements, ListedReply, judged_run
+from cuecard.evals.judging import JudgedRun, ListedReply, judged_run
 from cuecard.evals.run_folder import unfinished
 from cuecard.report import html
 from cuecard.report.evaluation import sentences
@@ -51,9 +52,12 @@ def evaluation(
     about: Sequence[tuple[str, str]],
     most: int,
     requests: Iterable[Request],
-    judgements: Judgements | None = None,
+    run: Path | None = None,
 ) -> Evaluation:
-    """The content of a report. `of`: results and summary; `most`: maximum number of questions shown of a task."""
+    """The content of a report. `of`: results and summary; `most`: maximum number of questions shown of a task.
+
+    `run`: the directory with the results of judges, if there are any.
+    """
     results, summary = of
     telling = {
         task.task: examples.most_telling(known[task.task], [arm.arm for arm in task.plain], most)
@@ -70,7 +74,7 @@ def evaluation(
         store.image,
         about,
         unfinished(summary["config"], store),
-        judged_run(store, [task.task for task in results.tasks], judgements or Judgements()),
+        judged_run(store, [task.task for task in results.tasks], run),
     )
 
 
