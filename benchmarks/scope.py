@@ -25,10 +25,11 @@ import foreign
 from common import save
 from cuecard.demo import boards, tasks
 from cuecard.domain.question import Image, Question
+from cuecard.models.base import outside
 from cuecard.models.images.image_scope import ImageScope
 from cuecard.models.local.model import LocalModel
 from cuecard.models.prompt import short
-from cuecard.models.scope import IMAGES_FILE, outside
+from cuecard.models.scope import IMAGES_FILE
 from cuecard.models.spec import Embedded
 
 sys.path.append(str(Path(__file__).parents[1]))

@@ -106,7 +106,7 @@ def renderer():
 
 
 def rendered(prompt: Prompt) -> str:
-    from cuecard.models.local.inputs import render
+    from cuecard.models.local.network import render
 
     return render(renderer(), prompt)
 

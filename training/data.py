@@ -20,7 +20,7 @@ from cuecard.demo.boards import CELLS, COLOURS, SIDE, Cell, path
 from cuecard.domain.call import Mode
 from cuecard.domain.question import Image, Question
 from cuecard.models import prompt as layouts
-from cuecard.models.local.inputs import render
+from cuecard.models.local.network import render
 from cuecard.models.prompt import CardFormat, Prompt
 from training import shapes
 from training import tokenizer as tk

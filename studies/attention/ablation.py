@@ -34,7 +34,7 @@ from cuecard.domain.question import Question
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Limits, Model
 from cuecard.models.local.attention_hook import Rows
-from cuecard.models.local.inputs import Span, Spans
+from cuecard.models.local.network import Span, Spans
 from cuecard.models.prompt import CardFormat, Prompt, reason
 from cuecard.stats import compare, wilson_bounds
 from cuecard.strategies.card_selection import CardCut, Ending, Weighed, words

@@ -22,8 +22,8 @@ from cuecard.demo import boards
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, CuecardError, Unsupported
 from cuecard.models.base import Limits
-from cuecard.models.local.inputs import Span
 from cuecard.models.local.model import LocalModel
+from cuecard.models.local.network import Span
 
 Load = Callable[[str], LocalModel]
 COUNT = 4

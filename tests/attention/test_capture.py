@@ -16,9 +16,8 @@ from cuecard.domain.question import Question
 from cuecard.models.base import Limits
 from cuecard.models.local import attention_hook as rows_module
 from cuecard.models.local.attention_hook import Rows
-from cuecard.models.local.inputs import Span, Spans
 from cuecard.models.local.model import LocalModel
-from cuecard.models.local.network import Room, with_room
+from cuecard.models.local.network import Room, Span, Spans, with_room
 from cuecard.models.local.transformers_network import GrowingLayer
 from cuecard.models.prompt import CardFormat, Prompt, reason, short
 from cuecard.models.simulated import Profile, Script, SimulatedModel

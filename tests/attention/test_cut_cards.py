@@ -15,8 +15,8 @@ from cuecard.demo import boards
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Question
 from cuecard.models.base import Limits, Weighing
-from cuecard.models.local.inputs import Span, spans
 from cuecard.models.local.model import LocalModel
+from cuecard.models.local.network import Span, spans
 from cuecard.models.prompt import CardFormat, reason
 from cuecard.strategies.card_selection import CardCut
 

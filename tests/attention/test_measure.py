@@ -15,7 +15,7 @@ from cuecard.attention.results import band, onto, other_text, same_text
 from cuecard.attention.store import BINS, BOUND, CLASSES, READINGS, SPANS, TOP, TokenClass, classes, conclusion
 from cuecard.domain.errors import CuecardError
 from cuecard.models.local.attention_hook import Rows
-from cuecard.models.local.inputs import Span, Spans
+from cuecard.models.local.network import Span, Spans
 
 PIECES = ("Cell", " 4", " shows", " a", " blue", " 6", ",", " so", " the", " answer", " is", " 6", ".")
 

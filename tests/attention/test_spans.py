@@ -10,8 +10,8 @@ import pytest
 from cuecard.attention.api import borrowed, capture, own
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Question
-from cuecard.models.local.inputs import Span, Spans
 from cuecard.models.local.model import LocalModel
+from cuecard.models.local.network import Span, Spans
 from cuecard.models.prompt import CardFormat, Prompt, short
 
 CARD = "Cell 4 shows a blue 6. 它有两个红色。 So the answer is 2."

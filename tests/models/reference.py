@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 
 from cuecard.domain.call import FinishReason, Mode
 from cuecard.models.base import Limits
-from cuecard.models.local.inputs import Inputs, tokenized
+from cuecard.models.local.network import Inputs, tokenized
 from cuecard.models.local.transformers_network import prompt_reader
 from cuecard.models.prompt import Prompt
 

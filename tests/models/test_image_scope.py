@@ -14,14 +14,14 @@ import pytest
 from cuecard.demo import boards, tasks
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image, Question
-from cuecard.models.base import Limits, Progress
+from cuecard.models.base import Limits, Progress, outside
 from cuecard.models.images.image_scope import ImageKind, ImageScope
 from cuecard.models.local import engine
 from cuecard.models.local.embedded_layers import VisionTower
 from cuecard.models.local.engine import ModelProcess
 from cuecard.models.local.model import LocalModel
 from cuecard.models.prompt import EMBEDDED, reason, short
-from cuecard.models.scope import IMAGES_FILE, outside
+from cuecard.models.scope import IMAGES_FILE
 from cuecard.models.spec import Embedded
 from cuecard.strategies.run import answer
 from training import scope as trained

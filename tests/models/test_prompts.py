@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from cuecard.domain.call import Mode
 from cuecard.domain.question import AnswerKind, Calling, Image, Message, Question
-from cuecard.models.local.inputs import render, tokenized
+from cuecard.models.local.network import render, tokenized
 from cuecard.models.prompt import (
     EMBEDDED,
     PROSE,

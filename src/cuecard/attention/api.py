@@ -21,8 +21,8 @@ from cuecard.domain.errors import BadInput, CuecardError, Unsupported
 from cuecard.domain.question import Question
 from cuecard.models.base import AnswerDelta, Limits, Model, ReasoningDelta
 from cuecard.models.local.attention_hook import Rows
-from cuecard.models.local.inputs import Span, Spans, spans
 from cuecard.models.local.model import LocalModel
+from cuecard.models.local.network import Span, Spans, spans
 from cuecard.models.prompt import CardFormat, Prompt, Style, read, reason, short
 
 __all__ = [

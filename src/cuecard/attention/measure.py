@@ -20,7 +20,7 @@ import torch
 from cuecard.attention.store import BINS, BOUND, CLASSES, READINGS, SPANS, TOP, Array, TokenClass, classes, conclusion
 from cuecard.domain.errors import CuecardError
 from cuecard.models.local.attention_hook import Rows, sums
-from cuecard.models.local.inputs import Span, Spans
+from cuecard.models.local.network import Span, Spans
 
 
 class Measure:

@@ -25,7 +25,7 @@ from cuecard.attention.store import (
     Record,
 )
 from cuecard.domain.errors import BadInput
-from cuecard.models.local.inputs import Span
+from cuecard.models.local.network import Span
 from cuecard.stats import wilson_bounds
 
 REASONING = SPANS.index(Span.REASONING)

@@ -22,7 +22,7 @@ import numpy as np
 from cuecard import disk
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
-from cuecard.models.local.inputs import Span
+from cuecard.models.local.network import Span
 
 Array = np.ndarray[Any, Any]
 

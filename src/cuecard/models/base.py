@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 from cuecard.answers.kinds import KINDS
 from cuecard.domain.call import AnswerToken, Call, FinishReason, Mode, Usage
 from cuecard.domain.errors import CuecardError, suggests_keywords
-from cuecard.domain.question import AnswerKind
+from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.acceptance_table import AcceptanceTable
 from cuecard.models.prompt import CardFormat, Prompt, Style
 from cuecard.models.scope import Scope
@@ -212,26 +212,35 @@ class Model(Protocol):
 
         Raises ModelError when the model fails, BadInput when the prompt cannot be computed (too long, a broken image).
         """
-        ...
 
     async def warm(self, prompt: Prompt) -> Usage:
         """Prefill this prompt, so that later prompts with the same prefix reuse it. Raises Unsupported if it cannot."""
-        ...
 
     async def score(self, prompt: Prompt, answer: str) -> float:
         """Log probability per token of this answer after the prompt. Raises Unsupported."""
-        ...
 
     def forget(self) -> None:
         """Drop everything computed before, so that the next call costs as much as a first one. Not while calls run.
 
         Does nothing for a server or a recording.
         """
-        ...
 
     async def aclose(self) -> None:
         """Free the model's resources; running calls end with an error."""
-        ...
+
+
+def outside(question: Question, models: Iterable[Model]) -> str | None:
+    """Why a question is outside the scope of some of the models, with what each scope is about; else None."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for model in models:
+        scope = model.abilities.scope
+        if scope is not None and (why := scope.outside(question)) is not None:
+            reasons.setdefault((scope.about, why), []).append(model.name)
+    table = [
+        f"outside what {' and '.join(names)} {'were' if len(names) > 1 else 'was'} trained on ({about}): {why}"
+        for (about, why), names in reasons.items()
+    ]
+    return "; ".join(table) or None
 
 
 class Weigher(Protocol):
@@ -242,7 +251,6 @@ class Weigher(Protocol):
 
         Raises ModelError; BadInput if the card is not in the prompt or the answer is empty.
         """
-        ...
 
 
 class ForwardingModel:
@@ -296,7 +304,7 @@ class CallRecorder:
     reasoning_end_s: float | None = None
     reasoning: str = ""
     answer: str = ""
-    logprob: float | None = None
+    answer_logprob: float | None = None
     tokens: tuple[AnswerToken, ...] = ()
 
     def take(self, event: Event, now_s: float) -> None:
@@ -311,7 +319,7 @@ class CallRecorder:
             case Progress(usage):
                 self.usage = usage
             case Finished(usage, reason, logprob, tokens):
-                self.usage, self.finish_reason, self.logprob, self.tokens = usage, reason, logprob, tokens
+                self.usage, self.finish_reason, self.answer_logprob, self.tokens = usage, reason, logprob, tokens
         if isinstance(event, ReasoningDelta | AnswerDelta) and self.first_token_s is None:
             self.first_token_s = now_s
 
@@ -333,20 +341,5 @@ class CallRecorder:
     @property
     def call(self) -> Call:
         """The call, once it has ended."""
-        return Call(
-            self.role,
-            self.model,
-            self.mode,
-            self.start_s,
-            self.first_token_s,
-            self.end_s,
-            self.usage,
-            self.finish_reason,
-            self.reasoning or None,
-            self.answer or None,
-            self.logprob,
-            self.error,
-            self.reasoning_end_s,
-            self.key,
-            self.retries,
-        )
+        own = {each.name: getattr(self, each.name) for each in fields(Call)}
+        return Call(**own | {"reasoning": self.reasoning or None, "answer": self.answer or None})

@@ -23,9 +23,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
 
 FRESH_S = 30 * 24 * 3600.0
 """Seconds for which stored results are valid."""
-STEPS = ("short", "constraint", *map(str, CardFormat), "reasoning", "cache", "images", "aborts")
-"""The steps of a probe, in order: those that affect answers come first."""
 
 
 @dataclass
@@ -102,7 +101,7 @@ class ProbeResults:
 
     @property
     def complete(self) -> bool:
-        return set(STEPS) <= set(self.steps)
+        return set(_STEPS) <= set(self.steps)
 
     @property
     def pays(self) -> bool:
@@ -257,11 +256,11 @@ async def adapted(
         tell(f"{model.url} does not list {model.served_name!r}; it lists: {names}. It may answer with another model")
     if not results.complete:
         tell(f"probing {model.name} at {model.url}, once: how it answers, and how it reads cards")
-    for name in STEPS:
+    for name, step in _STEPS.items():
         if name in results.steps:
             continue
         try:
-            await _STEPS[name](model, results)
+            await step(model, results)
         except CuecardError as error:
             if error.retryable or name == "short":
                 results.problem = str(error)
@@ -301,7 +300,7 @@ async def _listing(model: OpenAIModel, tell: Callable[[str], None]) -> ProbeResu
             results.problem = str(error)
         entries = []
     names = [str(entry.get("id")) for entry in entries]
-    own = next((entry for entry in entries if model.served_name in (entry.get("id"), *_aliases(entry))), None)
+    own = next((entry for entry in entries if model.served_name in _names(entry)), None)
     if names:
         results.listed = own is not None
         results.served = [] if own else names
@@ -313,9 +312,10 @@ async def _listing(model: OpenAIModel, tell: Callable[[str], None]) -> ProbeResu
     return results
 
 
-def _aliases(entry: Mapping[str, Any]) -> Sequence[object]:
+def _names(entry: Mapping[str, Any]) -> list[object]:
+    """The names of a model in a server's list: its id, and llama.cpp's aliases."""
     aliases = entry.get("aliases")
-    return aliases if isinstance(aliases, list) else ()
+    return [entry.get("id"), *(aliases if isinstance(aliases, list) else ())]
 
 
 async def _short(model: OpenAIModel, results: ProbeResults) -> None:
@@ -337,7 +337,7 @@ async def _constraint(model: OpenAIModel, results: ProbeResults) -> None:
     if dialect is None:
         return
     asked = Question("Write the word hello.", kind=AnswerKind.NUMBER)
-    async with _variant(model, constraint=str(dialect)) as constrained:
+    async with aclosing(model.variant(constraint=str(dialect))) as constrained:
         prompt = replace(short(asked, constrained.abilities.style), turns=(Turn("user", asked.text),))
         call = await _collect(constrained, prompt)
     first = (call.answer or "").strip()[:1]
@@ -345,24 +345,21 @@ async def _constraint(model: OpenAIModel, results: ProbeResults) -> None:
         results.constraint = str(dialect)
 
 
-def _reads(form: CardFormat) -> Callable[[OpenAIModel, ProbeResults], Any]:
-    async def step(model: OpenAIModel, results: ProbeResults) -> None:
-        changed = {"prefill": True} if form is CardFormat.THINKING else {}
-        async with _variant(model, **changed) as reader:
-            began = time.perf_counter()
-            try:
-                call = await _collect(reader, read(SLIP, CARD, form, reader.abilities.style))
-            except ModelError:
-                if form is CardFormat.THINKING:
-                    results.prefill = False
-                raise
-        right, whole = SECRET in (call.answer or "").replace(",", ""), call.finish_reason is FinishReason.STOP
-        tokens = call.usage.completion_tokens
-        results.reads[form] = CardTrial(right, whole, tokens, round(time.perf_counter() - began, 3))
-        if form is CardFormat.THINKING:
-            results.prefill = right
-
-    return step
+async def _read_card(form: CardFormat, model: OpenAIModel, results: ProbeResults) -> None:
+    changed = {"prefill": True} if form is CardFormat.THINKING else {}
+    async with aclosing(model.variant(**changed)) as reader:
+        began = time.perf_counter()
+        try:
+            call = await _collect(reader, read(SLIP, CARD, form, reader.abilities.style))
+        except ModelError:
+            if form is CardFormat.THINKING:
+                results.prefill = False
+            raise
+    right, whole = SECRET in (call.answer or "").replace(",", ""), call.finish_reason is FinishReason.STOP
+    tokens = call.usage.completion_tokens
+    results.reads[form] = CardTrial(right, whole, tokens, round(time.perf_counter() - began, 3))
+    if form is CardFormat.THINKING:
+        results.prefill = right
 
 
 async def _reasoning(model: OpenAIModel, results: ProbeResults) -> None:
@@ -377,7 +374,7 @@ async def _images(model: OpenAIModel, results: ProbeResults) -> None:
     buffer = io.BytesIO()
     PilImage.new("RGB", (64, 64), (220, 30, 30)).save(buffer, "PNG")
     asked = Question("What colour is this?", (Image(buffer.getvalue()),), kind=AnswerKind.SHORT_TEXT)
-    async with _variant(model, images=True) as seeing:
+    async with aclosing(model.variant(images=True)) as seeing:
         try:
             await _collect(seeing, short(asked, seeing.abilities.style))
             results.images = True
@@ -419,12 +416,13 @@ async def _aborts(model: OpenAIModel, results: ProbeResults) -> None:
 _STEPS: Mapping[str, Callable[[OpenAIModel, ProbeResults], Any]] = {
     "short": _short,
     "constraint": _constraint,
-    **{str(form): _reads(form) for form in CardFormat},
+    **{str(form): partial(_read_card, form) for form in CardFormat},
     "reasoning": _reasoning,
     "cache": _cache,
     "images": _images,
     "aborts": _aborts,
 }
+"""The steps of a probe, in order: those that affect answers come first."""
 
 
 async def _collect(model: Model, prompt: Prompt) -> Call:
@@ -435,16 +433,6 @@ async def _collect(model: Model, prompt: Prompt) -> Call:
         async for event in events:
             recorder.take(event, clock() - began)
     return recorder.call
-
-
-@asynccontextmanager
-async def _variant(model: OpenAIModel, **changed: Any) -> AsyncGenerator[OpenAIModel]:
-    """The same model with other settings, closed at the end."""
-    other = model.variant(**changed)
-    try:
-        yield other
-    finally:
-        await other.aclose()
 
 
 def _key(model: OpenAIModel) -> str:

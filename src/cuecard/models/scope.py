@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from PIL import Image as PilImage
 
@@ -222,30 +222,6 @@ class Scope:
         if size is not None and self.seen.is_unlike(question.images[0].digest, size):
             return "an image unlike those that it was trained on"
         return None
-
-
-class Scoped(Protocol):
-    """A model that may have a scope."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def abilities(self) -> Any: ...
-
-
-def outside(question: Question, models: Iterable[Scoped]) -> str | None:
-    """Why a question is outside the scope of some of the models, with what each scope is about; else None."""
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for model in models:
-        scope: Scope | None = model.abilities.scope
-        if scope is not None and (why := scope.outside(question)) is not None:
-            reasons.setdefault((scope.about, why), []).append(model.name)
-    table = [
-        f"outside what {' and '.join(names)} {'were' if len(names) > 1 else 'was'} trained on ({about}): {why}"
-        for (about, why), names in reasons.items()
-    ]
-    return "; ".join(table) or None
 
 
 def _size(image: Image) -> tuple[int, int] | None:

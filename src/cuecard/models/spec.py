@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -95,15 +95,15 @@ def parse(text: str) -> Spec:
         if not name:
             raise BadInput(f"{text} does not say which model", f"write {url.rstrip('/')}#NAME, as the server calls it")
         return Served(url, name)
-    if _is(Path.is_dir, text):
+    if os.path.isdir(text):
         if not (Path(text) / "config.json").exists():
             raise BadInput(
                 f"{text} is a directory without a config.json", "give a directory in the Hugging Face layout"
             )
         return Checkpoint(text)
-    if text.endswith(".gguf") and _is(Path.is_file, text):
+    if text.endswith(".gguf") and os.path.isfile(text):
         return GgufFile(Path(text))
-    if text.endswith(".jsonl") and _is(Path.is_file, text):
+    if text.endswith(".jsonl") and os.path.isfile(text):
         return Recording(Path(text))
     forms = "use demo-small, demo-large, hf:ORG/NAME, a directory, a .gguf file, vllm:…, or http://HOST:PORT/v1#NAME"
     raise BadInput(f"unknown model {text[:200]!r}", did_you_mean(text, EMBEDDED, forms))
@@ -112,7 +112,7 @@ def parse(text: str) -> Spec:
 def _in_vllm(text: str) -> VllmCheckpoint:
     source, _, query = text.removeprefix("vllm:").partition("?")
     source = source.removeprefix("hf:")
-    if not (_is(Path.is_dir, source) and (Path(source) / "config.json").exists()):
+    if not (os.path.isdir(source) and (Path(source) / "config.json").exists()):
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
             raise BadInput(f"no checkpoint at {source[:200]!r}", "write vllm:ORG/NAME, or vllm: and a directory")
         if source.startswith("."):
@@ -133,13 +133,6 @@ def check_memory(given: Iterable[str | Mapping[str, Any]]) -> None:
 
 def _engine(checkpoint: VllmCheckpoint, table: Mapping[str, Any]) -> vllm_loading.EngineSettings:
     return vllm_loading.EngineSettings(**{**checkpoint.settings, **_only(table, *vllm_loading.KEYS)})
-
-
-def _is(what: Callable[[Path], bool], text: str) -> bool:
-    try:
-        return what(Path(text))
-    except OSError:  # too long for a path
-        return False
 
 
 def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
@@ -188,9 +181,8 @@ def load_all(given: Mapping[str, str | Mapping[str, Any]]) -> dict[str, Model]:
         for role, each in given.items():
             loaded[role] = load(each, role)
     except BaseException:
-        closing = threading.Thread(target=lambda: asyncio.run(_closed(loaded.values())))  # a loop may run here
-        closing.start()
-        closing.join()
+        with ThreadPoolExecutor(1) as thread:  # a loop may run here
+            thread.submit(asyncio.run, _closed(loaded.values())).result()
         raise
     return loaded
 

@@ -67,7 +67,7 @@ class PartialCall(CallRecorder):
             self.answer.strip(),
             UNPARSED if cut else await extract_soon(self.answer, question),
             self.reasoning,
-            confidence_in(self.logprob, question.kind, self.usage, bool(self.reasoning)),
+            confidence_in(self.answer_logprob, question.kind, self.usage, bool(self.reasoning)),
             cut,
             self.tokens,
             self.finish_reason if self.finish_reason in REASONING_CUT else None,

@@ -13,8 +13,7 @@ from cuecard.domain.call import Call, Mode
 from cuecard.domain.errors import BadInput, ModelError, ModelTimeout, NoAnswer, did_you_mean
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
 from cuecard.domain.question import AnswerKind, Question, labelled
-from cuecard.models.base import Model
-from cuecard.models.scope import outside
+from cuecard.models.base import Model, outside
 from cuecard.strategies import baselines, paper
 from cuecard.strategies.acceptance import Verdict, accepted_short, check_writers, fitting, may_agree
 from cuecard.strategies.policy import Policy

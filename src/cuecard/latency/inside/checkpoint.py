@@ -25,7 +25,7 @@ from cuecard.latency.roofline import PRESETS, Dimensions, dimensions_of, unknown
 from cuecard.models import spec
 from cuecard.models.images.images import opened
 from cuecard.models.local import transformers_network
-from cuecard.models.local.inputs import PromptReader
+from cuecard.models.local.network import PromptReader
 from cuecard.models.local.transformers_network import ProcessorReader, QwenReader
 from cuecard.models.prompt import TAGS, Prompt, short
 

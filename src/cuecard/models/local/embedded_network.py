@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -34,8 +34,16 @@ from cuecard.models.local.embedded_layers import (
     log_softmax,
     mrope_positions,
 )
-from cuecard.models.local.inputs import IMAGES_KEPT, Inputs, render, tokenized, with_places
-from cuecard.models.local.network import LEAST_TEMPERATURE, Room, Watch
+from cuecard.models.local.network import (
+    IMAGES_KEPT,
+    LEAST_TEMPERATURE,
+    Inputs,
+    Room,
+    Watch,
+    render,
+    tokenized,
+    with_places,
+)
 from cuecard.models.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -202,7 +210,7 @@ class PlainReader:
         self._repeated = settings["temporal_patch_size"]
         self._least, self._most = settings["size"]["shortest_edge"], settings["size"]["longest_edge"]
         self._mean, self._std = (np.array(settings[f"image_{name}"], np.float32) for name in ("mean", "std"))
-        self._seen: OrderedDict[str, tuple[Any, tuple[int, int]]] = OrderedDict()
+        self._pixels = lru_cache(IMAGES_KEPT)(self._pixels_of)
 
     def inputs(self, prompt: Prompt) -> Inputs:
         pictures = [self._pixels(image) for image in prompt.images]
@@ -217,18 +225,11 @@ class PlainReader:
 
     def forget(self) -> None:
         """Drop the processed images."""
-        self._seen.clear()
+        self._pixels.cache_clear()
 
-    def _pixels(self, image: Image) -> tuple[Any, tuple[int, int]]:
+    def _pixels_of(self, image: Image) -> tuple[Any, tuple[int, int]]:
         """(patches, values) and the grid (rows, columns) of patches of one image."""
-        if image.digest not in self._seen:
-            self._seen[image.digest] = self._patches(opened(image))
-            while len(self._seen) > IMAGES_KEPT:
-                self._seen.popitem(last=False)
-        return self._seen[image.digest]
-
-    def _patches(self, picture: PilImage.Image) -> tuple[Any, tuple[int, int]]:
-        patch, merge = self._patch, self._merge
+        picture, patch, merge = opened(image), self._patch, self._merge
         width, height = smart_size(*picture.size, patch * merge, self._least, self._most)
         resized = picture.convert("RGB").resize((width, height), PilImage.Resampling.BICUBIC)
         values = (np.asarray(resized, np.float32) / np.float32(255) - self._mean) / self._std

@@ -38,7 +38,6 @@ class Held(Protocol):
         """(batch, kv heads, group, head_dim) query and (batch, kv heads, head_dim) keys and values of the new token
         -> attention output over all tokens, in the shape of the query.
         """
-        ...
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,17 @@ from cuecard.models.base import SAMPLING, Abilities, Event, Limits, Progress, St
 from cuecard.models.images.image_scope import ImageScope
 from cuecard.models.local.embedded_network import NumpyNetwork, PlainReader, is_embedded
 from cuecard.models.local.engine import READY, SEEN, Engine, Job, ModelProcess, ProcessEnded, Step, may_start, refusing
-from cuecard.models.local.inputs import Inputs, PromptReader, Span, spans, tokenized
-from cuecard.models.local.network import Computed, Logits, Network, Prefixes
+from cuecard.models.local.network import (
+    Computed,
+    Inputs,
+    Logits,
+    Network,
+    Prefixes,
+    PromptReader,
+    Span,
+    spans,
+    tokenized,
+)
 from cuecard.models.prompt import CardFormat, Prompt, neutral, style_of
 from cuecard.models.reasoning_events import TwoStages
 from cuecard.models.scope import Scope

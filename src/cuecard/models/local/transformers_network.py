@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,18 @@ from cuecard.models.local import fused_decoder
 from cuecard.models.local.attention_hook import Rows, listening
 from cuecard.models.local.engine import lacking, refusing
 from cuecard.models.local.fused_decoder import StaticDecoder, applies, grown
-from cuecard.models.local.inputs import IMAGES_KEPT, Inputs, PromptReader, render, tokenized, with_places
-from cuecard.models.local.network import LEAST_TEMPERATURE, Room, Watch, with_room
+from cuecard.models.local.network import (
+    IMAGES_KEPT,
+    LEAST_TEMPERATURE,
+    Inputs,
+    PromptReader,
+    Room,
+    Watch,
+    render,
+    tokenized,
+    with_places,
+    with_room,
+)
 from cuecard.models.prompt import Prompt
 
 SAME = 1e-4
@@ -352,7 +362,7 @@ class QwenReader:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, image_processor: Any, config: PretrainedConfig) -> None:
         self.tokenizer, self._processor, self._token = tokenizer, image_processor, config.image_token_id
         self._placeholder = tokenizer.convert_ids_to_tokens(self._token)
-        self._seen: OrderedDict[str, tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
+        self._pixels = lru_cache(IMAGES_KEPT)(self._pixels_of)
 
     def inputs(self, prompt: Prompt) -> Inputs:
         pictures = [self._pixels(image) for image in prompt.images]
@@ -373,16 +383,12 @@ class QwenReader:
 
     def forget(self) -> None:
         """Drop the processed images."""
-        self._seen.clear()
+        self._pixels.cache_clear()
 
-    def _pixels(self, image: Image) -> tuple[torch.Tensor, torch.Tensor]:
+    def _pixels_of(self, image: Image) -> tuple[torch.Tensor, torch.Tensor]:
         """(patches, values) and grid (1, 3) of one image, processed once for all calls about it."""
-        if image.digest not in self._seen:
-            made = self._processor(images=[opened(image)], return_tensors="pt")
-            self._seen[image.digest] = made["pixel_values"], made["image_grid_thw"]
-            while len(self._seen) > IMAGES_KEPT:
-                self._seen.popitem(last=False)
-        return self._seen[image.digest]
+        made = self._processor(images=[opened(image)], return_tensors="pt")
+        return made["pixel_values"], made["image_grid_thw"]
 
 
 class ProcessorReader:

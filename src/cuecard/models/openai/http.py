@@ -17,6 +17,7 @@ from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from types import SimpleNamespace
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -79,13 +80,13 @@ class HttpResponse:
         """The bytes received since the last read, b"" at the end."""
         return await self._response.content.readany()
 
-    async def whole(self, most: int = _LONGEST_PAGE) -> bytes:
+    async def whole(self) -> bytes:
         """The unread rest of the body. Raises TooLong."""
         data = bytearray()
         while part := await self.read():
             data += part
-            if len(data) > most:
-                raise TooLong(f"an answer of more than {most / _MIB:g} MiB")
+            if len(data) > _LONGEST_PAGE:
+                raise TooLong(f"an answer of more than {_LONGEST_PAGE / _MIB:g} MiB")
         return bytes(data)
 
     async def settle(self) -> None:
@@ -163,7 +164,7 @@ class HttpClient:
         same is a failure of the server. Raises Disconnected.
         """
         for session in self._opened():
-            trip = RequestTrace()
+            trip = SimpleNamespace(reused=False)  # set if an earlier request had opened the connection
             try:
                 return await session.request(
                     method,
@@ -202,14 +203,6 @@ class HttpClient:
             middlewares=(_without_resend,),
             trace_configs=[_reuse_tracing()],
         )
-
-
-@dataclass
-class RequestTrace:
-    """The state of one request, for aiohttp's trace callbacks."""
-
-    reused: bool = False
-    """The request used a connection that an earlier request had opened."""
 
 
 async def _beginning(response: aiohttp.ClientResponse) -> str:

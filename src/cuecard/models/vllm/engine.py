@@ -169,7 +169,8 @@ class EngineHost:
             self._closed = True
         with suppress(Exception):
             asyncio.run_coroutine_threadsafe(self._stopped(), self._loop).result()
-        self._end_thread()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
         _loaded.pop(id(self), None)
         atexit.unregister(self.stop)
 
@@ -179,10 +180,6 @@ class EngineHost:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
         self._loop.close()
-
-    def _end_thread(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
 
     def _submit(self, pump: Callable[[], Any], when_done: Callable[[], None]) -> list[asyncio.Task[Any]]:
         """Start a task on the engine's loop; the list holds it as soon as it has begun. Raises ModelClosed."""
@@ -245,7 +242,7 @@ class EngineHost:
 
     def _shut_down(self) -> None:
         self.engine.shutdown(timeout=SHUTDOWN_S)
-        self.engine.shutdown = _nothing  # AsyncLLM.__del__ repeats it, which fails while the interpreter ends
+        self.engine.shutdown = lambda: None  # AsyncLLM.__del__ repeats it, which fails while the interpreter ends
         self._unwatch()
 
     async def _stopped(self) -> None:
@@ -279,7 +276,3 @@ class EngineHost:
                 found = ModelError(f"{self.name}: {type(cause).__name__}: {one_line(cause)}")
         found.__cause__ = error
         return found
-
-
-def _nothing() -> None:
-    """Shut nothing down."""

@@ -14,6 +14,7 @@ from typing import Any
 from cuecard.domain.call import Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, Unsupported, one_line
 from cuecard.models.base import PENALTIES, SAMPLING, Abilities, CallLimits, Event, Limits, Progress, Started
+from cuecard.models.local.network import tokenized
 from cuecard.models.prompt import CardFormat, Prompt, neutral, style_of
 from cuecard.models.reasoning_events import TwoStages
 from cuecard.models.vllm.engine import EngineHost
@@ -222,7 +223,7 @@ class VllmModel:
         return sampling(Limits().of(prompt), replace(prompt, mode=Mode.REASON), 1)
 
     async def _score(self, engine: Any, prompt: Prompt, answer: str) -> float:
-        wanted = self._prompts.tokenized(neutral(answer))
+        wanted = tokenized(self._prompts.tokenizer, neutral(answer))
         if not wanted:
             raise BadInput("an empty answer has no likelihood")
         given = await self._prompts.rendered(engine, prompt, [*self._prompts.ids(prompt), *wanted])

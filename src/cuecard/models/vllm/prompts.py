@@ -22,7 +22,7 @@ from cuecard.domain.call import AnswerToken, Mode
 from cuecard.domain.errors import BadInput, BrokenStream, Unsupported, one_line
 from cuecard.models.base import CallLimits
 from cuecard.models.images.images import opened
-from cuecard.models.local.inputs import render, tokenized
+from cuecard.models.local.network import render, tokenized
 from cuecard.models.prompt import Prompt
 
 PromptInput = Mapping[str, Any]
@@ -43,10 +43,7 @@ class VllmPrompts:
         """Raises Unsupported for images that the model cannot take."""
         if prompt.images and not self._sees_images:
             raise Unsupported(f"{self._name} is a language model and cannot see images")
-        return self.tokenized(render(self.tokenizer, prompt, parts=self._sees_images))
-
-    def tokenized(self, text: str) -> list[int]:
-        return tokenized(self.tokenizer, text)
+        return tokenized(self.tokenizer, render(self.tokenizer, prompt, parts=self._sees_images))
 
     async def rendered(self, engine: Any, prompt: Prompt, ids: Sequence[int]) -> PromptInput:
         """The engine's input for these ids and the prompt's images. Raises BadInput if it is empty or too long."""
