@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent import futures
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar, Unpack, get_type_hints
@@ -128,9 +129,7 @@ class Pair:
         here = asyncio.get_running_loop()
 
         def over_there(listen: Callable[[Heard], None]) -> Coroutine[Any, Any, Outcome]:
-            def pass_on(item: Heard) -> None:
-                here.call_soon_threadsafe(listen, item)
-
+            pass_on = partial(here.call_soon_threadsafe, listen)
             return self._running().arun(self._answered(asked, strategy, policy, pass_on))
 
         async with aclosing(streamed(over_there)) as pieces:
@@ -397,8 +396,7 @@ class LoopThread:
         begun: list[asyncio.Task[T]] = []
 
         def begin() -> None:
-            task = self._loop.create_task(work)
-            begun.append(task)
+            begun.append(task := self._loop.create_task(work))
             self._tasks.add(task)
             task.add_done_callback(end)
 

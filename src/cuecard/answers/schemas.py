@@ -8,7 +8,6 @@ such keywords have a child process of their own, so that they do not wait for sl
 from __future__ import annotations
 
 import asyncio
-import atexit
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -30,7 +29,7 @@ MOST_CHARS, MOST_DEPTH, MOST_ANSWER_CHARS = 50_000, 64, 1_000_000
 """Maximum characters and depth of a schema, as JSON; maximum characters of an answer to check."""
 ANY_OBJECT = json.dumps({"type": "object"})
 """The schema of `json_object`."""
-_QUICK_WORK = 20_000
+_QUICK_WORK = 40_000
 _QUICK_NAMES = """$schema title description default examples deprecated readOnly writeOnly $comment type enum const
 properties required additionalProperties propertyNames items prefixItems anyOf oneOf allOf not if then else
 minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength minItems maxItems
@@ -76,20 +75,18 @@ class Checker:
         why = reply["why"]
         return None if why is None else str(why)
 
-    def close(self) -> None:
-        """Stop the child; a later check starts another."""
-        self._worker.close()
-
 
 QUICK, SLOW = Checker(), Checker()
 """Checkers of this process: for checks known to be quick, and for all others."""
-atexit.register(QUICK.close)
-atexit.register(SLOW.close)
 
 
 async def check(schema: str) -> None:
     """Check that a schema is usable. Raises BadInput, ChecksBusy."""
-    if (why := await _off_the_loop(_checker(schema, 1), _checked, schema)) is not None:
+    try:
+        why = await _off_the_loop(_checker(schema, 1), _verdict, schema)
+    except TimeoutError:
+        why = f"takes longer than {LIMIT_S:g} s to check; {_SIMPLER}"
+    if why is not None:
         raise BadInput(f"the JSON schema {why}", "correct or simplify it; references work inside it only")
 
 
@@ -127,17 +124,10 @@ def outline(schema: object) -> str | None:
         return f"is nested more than {MOST_DEPTH} deep"
     if _depth(schema) > MOST_DEPTH:
         return f"is nested more than {MOST_DEPTH} deep"
-    for reference in _references(schema):
-        if not reference.startswith("#"):
+    for key, reference in _keywords(schema):
+        if key in _REFERENCES and isinstance(reference, str) and not reference.startswith("#"):
             return f"refers to {reference[:100]!r}: only references inside it (#/$defs/…) are followed"
     return None
-
-
-def _checked(schema: str) -> str | None:
-    try:
-        return _verdict(schema)
-    except TimeoutError:
-        return f"takes longer than {LIMIT_S:g} s to check; {_SIMPLER}"
 
 
 @lru_cache(maxsize=256)
@@ -157,9 +147,11 @@ def _verdict(schema: str) -> str | None:
 
 async def _off_the_loop(checker: Checker, work: Callable[..., T], *given: str) -> T:
     try:
-        async with asyncio.timeout(_QUEUE_S):
+        async with asyncio.timeout(_QUEUE_S) as queue:
             return await off_the_loop(checker.threads, work, *given)
     except TimeoutError as error:
+        if not queue.expired():  # the check itself took too long
+            raise
         raise ChecksBusy(f"other JSON schemas have been checked for more than {_QUEUE_S:g} s") from error
 
 
@@ -174,60 +166,38 @@ def _tree(schema: str) -> int | None:
     """The number of values in a schema with only quick keywords; None for other schemas, or for invalid JSON."""
     try:
         found = json.loads(schema)
-        return _parts(found) if len(schema) <= MOST_CHARS and _is_tree(found) else None
+        is_tree = len(schema) <= MOST_CHARS and all(key in _QUICK for key, _ in _keywords(found))
+        return _parts(found) if is_tree else None
     except (ValueError, RecursionError):
         return None
 
 
-def _is_tree(schema: object) -> bool:
-    if not isinstance(schema, dict):
-        return isinstance(schema, bool)
-    for key, value in schema.items():
-        if key not in _QUICK:
-            return False
-        if key in _NAMED and isinstance(value, dict):
-            inner: list[object] = list(value.values())
-        elif key in ("anyOf", "oneOf", "allOf", "prefixItems") or (key == "items" and isinstance(value, list)):
-            inner = value if isinstance(value, list) else []
-        elif key in ("additionalProperties", "propertyNames", "items", "not", "if", "then", "else"):
-            inner = [value]
-        else:
-            continue
-        if not all(map(_is_tree, inner)):
-            return False
-    return True
-
-
 def _parts(value: object) -> int:
-    """The number of values in a value, itself and the keys of objects included."""
-    count, left = 0, [value]
-    while left:
-        each = left.pop()
-        count += 1
-        if isinstance(each, dict):
-            count += len(each)
-            left += each.values()
-        elif isinstance(each, list):
-            left += each
-    return count
+    """At most this many values and keys are in a value, itself included."""
+    return 2 * sum(map(len, _levels(value)))
 
 
 def _depth(value: object) -> int:
-    depth, level = 0, [value]
-    while nested := [each for each in level if isinstance(each, dict | list)]:
-        depth += 1
-        level = [inner for each in nested for inner in (each.values() if isinstance(each, dict) else each)]
-    return depth
+    return sum(any(isinstance(each, dict | list) for each in level) for level in _levels(value))
 
 
-def _references(schema: object, *, named: bool = False) -> Iterator[str]:
-    """All references of a schema. `named`: the keys are names, not keywords."""
+def _levels(value: object) -> Iterator[list[object]]:
+    """The value, the values directly inside it, those directly inside these, and so on."""
+    level = [value]
+    while level:
+        yield level
+        nested = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        level = [inner for each in nested for inner in each]
+
+
+def _keywords(schema: object, *, named: bool = False) -> Iterator[tuple[str, object]]:
+    """All keywords of a schema, each with its value. `named`: the keys are names, not keywords."""
     if isinstance(schema, list):
         for each in schema:
-            yield from _references(each)
+            yield from _keywords(each)
     elif isinstance(schema, dict):
         for key, value in schema.items():
-            if not named and key in _REFERENCES and isinstance(value, str):
-                yield value
-            elif named or key not in _DATA:
-                yield from _references(value, named=not named and key in _NAMED)
+            if not named:
+                yield key, value
+            if named or key not in _DATA:
+                yield from _keywords(value, named=not named and key in _NAMED)

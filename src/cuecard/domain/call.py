@@ -91,12 +91,7 @@ class Usage:
     reasoning_tokens: int | None = None
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            _plus(self.prompt_tokens, other.prompt_tokens),
-            _plus(self.cached_tokens, other.cached_tokens),
-            _plus(self.completion_tokens, other.completion_tokens),
-            _plus(self.reasoning_tokens, other.reasoning_tokens),
-        )
+        return Usage(*map(_plus, vars(self).values(), vars(other).values()))
 
 
 def _plus(one: int | None, other: int | None) -> int | None:

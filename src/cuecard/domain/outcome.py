@@ -198,17 +198,9 @@ def s_per_token(call: Call) -> float | None:
 
 def outcome_as_object(outcome: Outcome) -> dict[str, Any]:
     """The outcome as plain data, every call included."""
+    names = "answer answer_text kind truncated outside_scope route reason strategy schedule confidence"
     return {
-        "answer": outcome.answer,
-        "answer_text": outcome.answer_text,
-        "kind": outcome.kind,
-        "truncated": outcome.truncated,
-        "outside_scope": outcome.outside_scope,
-        "route": outcome.route,
-        "reason": outcome.reason,
-        "strategy": outcome.strategy,
-        "schedule": outcome.schedule,
-        "confidence": outcome.confidence,
+        **_attributes(outcome, names),
         "latency": {"total_s": outcome.total_s, "handoff_s": outcome.handoff_s, "kind": outcome.latency_kind},
         "gain": gain_as_object(compare_with_large(outcome)),
         "usage": {model: usage_as_object(usage) for model, usage in outcome.usage.items()},
@@ -218,8 +210,7 @@ def outcome_as_object(outcome: Outcome) -> dict[str, Any]:
 
 def gain_as_object(comparison: LatencyComparison) -> dict[str, Any]:
     """Seconds of the large model alone: its short answer (measured), its reasoning (estimated); None if unknown."""
-    names = ("short_s", "reasoning_s", "faster_than_short", "faster_than_reasoning")
-    return {name: getattr(comparison, name) for name in names}
+    return _attributes(comparison, "short_s reasoning_s faster_than_short faster_than_reasoning")
 
 
 def usage_as_object(usage: Usage) -> dict[str, int | None]:
@@ -230,18 +221,11 @@ def usage_as_object(usage: Usage) -> dict[str, int | None]:
 def call_as_object(call: Call) -> dict[str, Any]:
     """One call: role and model, times, usage, finish reason, and its texts."""
     return {
-        "role": call.role,
-        "model": call.model,
-        "mode": call.mode,
-        "start_s": call.start_s,
-        "first_token_s": call.first_token_s,
-        "reasoning_end_s": call.reasoning_end_s,
-        "end_s": call.end_s,
+        **_attributes(call, "role model mode start_s first_token_s reasoning_end_s end_s"),
         **usage_as_object(call.usage),
-        "finish_reason": call.finish_reason,
-        "cancelled": call.cancelled,
-        "reasoning": call.reasoning,
-        "answer": call.answer,
-        "answer_logprob": call.answer_logprob,
-        "error": call.error,
+        **_attributes(call, "finish_reason cancelled reasoning answer answer_logprob error"),
     }
+
+
+def _attributes(value: object, names: str) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names.split()}
