@@ -15,6 +15,7 @@ import pytest
 
 import cuecard
 from cuecard import Pair
+from cuecard.domain.call import Heard
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
@@ -23,7 +24,6 @@ from cuecard.models.replay import Says, ScriptedModel
 from cuecard.pair import question
 from cuecard.strategies.policy import Acceptance, Policy, Schedule
 from cuecard.strategies.policy_file import OPTIONS
-from cuecard.strategies.reply import Heard
 
 HOW_MANY = "How many cats are there?"
 

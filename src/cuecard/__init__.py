@@ -1,5 +1,6 @@
 """Cuecard: a small model writes the cue card, a large model speaks the line."""
 
+from cuecard.domain.call import Heard
 from cuecard.domain.errors import CuecardError
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Image, Question
@@ -7,7 +8,6 @@ from cuecard.models.base import Limits
 from cuecard.models.prompt import CardFormat
 from cuecard.pair import Pair
 from cuecard.strategies.policy import Acceptance, Policy, Schedule
-from cuecard.strategies.reply import Heard
 
 __all__ = [
     "Acceptance",

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, TypeVar, Unpack, get_type_hints
 
 from cuecard.answers import guess_kind, listed_in
+from cuecard.domain.call import Heard
 from cuecard.domain.errors import BadInput, ModelClosed, did_you_mean
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Question, kind_named, kinds_hint
@@ -26,7 +27,6 @@ from cuecard.models.images import images
 from cuecard.models.probe import ProbeResults
 from cuecard.strategies.policy import Placed, Policy
 from cuecard.strategies.policy_file import PolicyOptions, policy_with
-from cuecard.strategies.reply import Heard
 from cuecard.strategies.run import answer, known, streamed
 
 ModelLike = str | Mapping[str, Any] | Model

@@ -13,7 +13,7 @@ import typer
 from cuecard.cli import fit as estimates
 from cuecard.cli import is_unstyled
 from cuecard.cli.options import takes_policy_options, telling_what_is_kept
-from cuecard.domain.call import FinishReason, Usage
+from cuecard.domain.call import FinishReason, Heard, Usage
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome, Route, compare_with_large, outcome_as_object, seconds
 from cuecard.domain.question import AnswerKind, Question
@@ -23,7 +23,6 @@ from cuecard.pair import Pair
 from cuecard.pair import question as ask_of
 from cuecard.strategies import policy_file
 from cuecard.strategies.policy_file import Surface, policy_with
-from cuecard.strategies.reply import Heard
 from cuecard.strategies.run import STRATEGIES
 
 MOST_TEXT_BYTES = 2**20

@@ -1,10 +1,13 @@
-"""Calls: one prompt to one model, what came back, and what it cost."""
+"""Calls: one prompt to one model, what comes back, and what it costs."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+from cuecard.domain.question import Answer, AnswerKind
 
 
 @dataclass(frozen=True)
@@ -124,3 +127,42 @@ class Call:
     @property
     def cancelled(self) -> bool:
         return self.finish_reason is FinishReason.CANCELLED
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer of one call."""
+
+    role: str
+    text: str
+    answer: Answer
+    reasoning: str
+    confidence: float | None
+    """Probability of the answer (for JSON: the geometric mean over its tokens); None if not observed."""
+    truncated: bool = False
+    """The answer was cut at its token limit: `answer` is then UNPARSED, so that it never agrees with another one."""
+    tokens: tuple[AnswerToken, ...] = ()
+    """The answer's tokens, if requested and observed."""
+    reasoning_cut: FinishReason | None = None
+    """Why its reasoning was closed before its end; None if it was not."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A piece of text, as it arrives from a model."""
+
+    role: str
+    mode: Mode
+    text: str
+    is_reasoning: bool
+    call: int = 0
+    """Pieces of one call have the same number."""
+
+
+def confidence_in(logprob: float | None, kind: AnswerKind, usage: Usage, reasoned: bool) -> float | None:
+    """The probability of an answer; for JSON per token, as its length is unrelated to the model's confidence."""
+    if logprob is None or kind is not AnswerKind.JSON:
+        return None if logprob is None else math.exp(logprob)
+    if not usage.completion_tokens or (reasoned and usage.reasoning_tokens is None):
+        return None
+    return math.exp(logprob / max(1, usage.completion_tokens - (usage.reasoning_tokens or 0)))

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from cuecard.answers import asked_form, extract
 from cuecard.answers.json_replies import ANSWER
-from cuecard.domain.call import Call, Mode, spelling
+from cuecard.domain.call import Call, Heard, Mode, spelling
 from cuecard.domain.errors import BrokenStream, CuecardError, NoAnswer
 from cuecard.domain.outcome import Outcome, Route, call_as_object
 from cuecard.domain.question import AnswerKind, Question
@@ -33,7 +33,6 @@ from cuecard.gateway.wire.request import ParsedRequest, RequestEnd, Unanswered
 from cuecard.gateway.wire.responses import ResponseWriter
 from cuecard.gateway.wire.tools import as_json, pieces
 from cuecard.models.base import Model
-from cuecard.strategies.reply import Heard
 from cuecard.strategies.run import answer as run
 from cuecard.strategies.run import preview
 from cuecard.strategies.team import cancelled

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 from cuecard.answers import json_replies, misfit_of, same_answer
 from cuecard.answers.schemas import Misfit
-from cuecard.domain.call import Mode
+from cuecard.domain.call import Mode, Reply
 from cuecard.domain.errors import InvalidAnswer, ModelError, Unsupported
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import AnswerKind, Calling, Question
 from cuecard.models.acceptance_table import AcceptanceTable
 from cuecard.strategies.policy import BOTH_KEYS, Acceptance, Calibrated, EarlyStop, Schedule, SingleRule, single_rules
-from cuecard.strategies.reply import Reply
 from cuecard.strategies.team import Player, Team, Thought, cancelled
 
 AGREE = "the short answers agree"

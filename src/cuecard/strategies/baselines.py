@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 from cuecard.answers import same_answer
+from cuecard.domain.call import Reply
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.base import Limits
 from cuecard.strategies.acceptance import Verdict
 from cuecard.strategies.policy import Schedule
-from cuecard.strategies.reply import Reply
 from cuecard.strategies.team import Player, Team, Thought
 
 T = TypeVar("T")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from cuecard.domain.call import REASONING_CUT
+from cuecard.domain.call import REASONING_CUT, Reply
 from cuecard.domain.errors import ModelError
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import Question
 from cuecard.strategies.acceptance import Verdict, accepted_short, comparable, may_agree, same, settled
 from cuecard.strategies.policy import Schedule
-from cuecard.strategies.reply import Reply
 from cuecard.strategies.team import Team, Thought, cancelled
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from cuecard.answers import extract, schemas
 from cuecard.answers.text.statements import conclusion
-from cuecard.domain.call import Call, Mode
+from cuecard.domain.call import Call, Heard, Mode, Reply
 from cuecard.domain.errors import BadInput, ModelError, ModelTimeout, NoAnswer, did_you_mean
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
 from cuecard.domain.question import AnswerKind, Question, labelled
@@ -17,7 +17,6 @@ from cuecard.models.base import Model, outside
 from cuecard.strategies import baselines, paper
 from cuecard.strategies.acceptance import Verdict, accepted_short, check_writers, fitting, may_agree
 from cuecard.strategies.policy import Policy
-from cuecard.strategies.reply import Heard, Reply
 from cuecard.strategies.team import LAST_RESORT, Team
 
 Strategy = Callable[..., Coroutine[Any, Any, Verdict]]

@@ -8,21 +8,23 @@ import math
 import re
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import aclosing, contextmanager, suppress
-from dataclasses import replace
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
 from types import TracebackType
 from typing import Any, cast
 
-from cuecard.answers.kinds import KINDS
-from cuecard.domain.call import Call, FinishReason, Mode
+from cuecard.answers.json_replies import is_whole
+from cuecard.answers.kinds import KINDS, extract_soon
+from cuecard.domain.call import REASONING_CUT, Call, FinishReason, Heard, Mode, Reply, confidence_in
 from cuecard.domain.errors import BadInput, ModelError, ModelTimeout
-from cuecard.domain.question import Question
+from cuecard.domain.question import UNPARSED, AnswerKind, Question
 from cuecard.models import prompt as layouts
 from cuecard.models.acceptance_table import AcceptanceTable
 from cuecard.models.base import (
     AnswerDelta,
+    CallRecorder,
     Event,
     Limits,
     Model,
@@ -36,7 +38,6 @@ from cuecard.models.prompt import CardFormat, Prompt, Style
 from cuecard.strategies import card_selection
 from cuecard.strategies.card_selection import Weighed
 from cuecard.strategies.policy import AcceptanceRule, Policy, Schedule
-from cuecard.strategies.reply import Heard, PartialCall, Reply
 
 _GRADE_TOKENS = 2
 """A digit, and possibly a space before it."""
@@ -44,6 +45,37 @@ _ANYTHING = "."
 """A placeholder answer: the surprise of a card does not depend on it."""
 LAST_RESORT = "third"
 """The role of a model that is only called to answer alone, when the others have failed."""
+
+
+@dataclass
+class PartialCall(CallRecorder):
+    """What a call has received so far."""
+
+    limit: asyncio.Timeout | None = None
+    """The time limit of the call, once it has one."""
+
+    def is_stopped(self, piece: str, question: Question, limits: Limits) -> bool:
+        """Whether the answer, with its last piece, contains a stop text, at which it will be cut anyway."""
+        stops = limits.extras.stop
+        if not stops or question.kind is not AnswerKind.FREE_TEXT:
+            return False
+        fresh = self.answer[-(len(piece) + max(map(len, stops))) :]
+        return any(stop in fresh for stop in stops)
+
+    async def reply(self, question: Question) -> Reply:
+        """The reply of the call, which has ended."""
+        whole_json = question.kind is AnswerKind.JSON and is_whole(self.answer)
+        cut = self.finish_reason is FinishReason.LENGTH and not whole_json
+        return Reply(
+            self.role,
+            self.answer.strip(),
+            UNPARSED if cut else await extract_soon(self.answer, question),
+            self.reasoning,
+            confidence_in(self.answer_logprob, question.kind, self.usage, bool(self.reasoning)),
+            cut,
+            self.tokens,
+            self.finish_reason if self.finish_reason in REASONING_CUT else None,
+        )
 
 
 class Thought:
@@ -147,16 +179,15 @@ class Player:
     def follow(self, question: Question, thought: Thought) -> None:
         """Prefill the card while it is written, if this model has prefix sessions and no probe prefills it.
 
-        Does nothing on the thrifty schedule, which makes one call at a time.
-
-        For a card that will be cut, only the prompt before it is prefilled: the kept words are not known yet.
+        Does nothing on the thrifty schedule, which makes one call at a time. For a card that will be cut, only the
+        prompt before it is prefilled: the kept words are not known yet.
         """
         if self.team.schedule is Schedule.THRIFTY or self.team.policy.early_stop is not None:
             return
         if self.team.policy.limits.extras.template is not None:
             return  # the warm prompt lacks the client's fields for the chat template, so its prefix may differ
         if self.model.abilities.prefix_sessions:
-            self.team.start(self._ahead(question) if self.team.policy.cut else self._follow(question, thought))
+            self.team.start(self._follow(question, thought))
 
     async def grade(self, question: Question, written: str, step: str) -> float:
         """This model's grade of the next reasoning step, 0 to 1: the digit that it generates, divided by 9.
@@ -170,7 +201,6 @@ class Player:
             with self._recorded(Mode.WEIGH) as received:
                 weigher = cast(Weigher, self.model)
                 weighed, received.usage = await weigher.weigh(prompt, _ANYTHING, Weighing.SURPRISE)
-                received.finish_reason = FinishReason.STOP
             return math.exp(-fmean(surprise for _, surprise in weighed))
         limits = replace(self.team.policy.limits, answer_tokens=_GRADE_TOKENS, temperature=0.0)
         reply = await self._call(question, layouts.grade(question, written, step, self._style), limits=limits)
@@ -179,10 +209,8 @@ class Player:
 
     async def score(self, question: Question, answer: str) -> float:
         """Natural log of this model's probability of an answer, per token."""
-        with self._recorded(Mode.SCORE) as received:
-            score = await self.model.score(layouts.short(question, self._style), answer)
-            received.finish_reason = FinishReason.STOP
-        return score
+        with self._recorded(Mode.SCORE):
+            return await self.model.score(layouts.short(question, self._style), answer)
 
     async def weigh(self, question: Question, card: str, answer: str, by: Weighing, *, wrote: bool) -> Weighed:
         """The pieces of a card, each with its weight for this model's answer. `wrote`: the card is its own."""
@@ -191,7 +219,6 @@ class Player:
         prompt = own if wrote else layouts.read(question, card, self.card_format(question), style)
         with self._recorded(Mode.WEIGH) as received:
             weighed, received.usage = await cast(Weigher, self.model).weigh(prompt, answer, by)
-            received.finish_reason = FinishReason.STOP
         return weighed
 
     @property
@@ -233,7 +260,6 @@ class Player:
                     async for event in events:
                         self._receive(event, received, thought, prompt.mode, number)
                         if isinstance(event, AnswerDelta) and received.is_stopped(event.text, question, limits):
-                            received.finish_reason = FinishReason.STOP
                             break
         except ModelError as failure:
             self.failures[prompt.mode] = failure
@@ -265,6 +291,8 @@ class Player:
         received = PartialCall(self.role, self.model.name, mode, self.team.clock())
         try:
             yield received
+            if received.finish_reason is FinishReason.CANCELLED:  # it has ended without telling why
+                received.finish_reason = FinishReason.STOP
         except TimeoutError as late:
             expired = received.limit is not None and received.limit.expired()
             took = f"took longer than {timeout_s:g} s" if expired else "reports a time-out of its own"
@@ -285,27 +313,21 @@ class Player:
         return replace(limits, extras=replace(limits.extras, logit_bias=()))
 
     async def _follow(self, question: Question, thought: Thought) -> None:
-        """Prefill the growing card, one warm call at a time."""
+        """Prefill the growing card, one warm call at a time. After an error only the head start is lost."""
         form, style, computed = self.card_format(question), self._style, 0
+        if self.team.policy.cut is not None:
+            await self._warm(layouts.growing(question, "", form, style))
+            return
         while not thought.is_over:
             if len(thought.text) - computed < self.team.policy.follow_chars:
                 await thought.more(self.team)
-                continue
-            computed = len(thought.text)
-            try:
+            else:
+                computed = len(thought.text)
                 await self._warm(layouts.growing(question, thought.text, form, style))
-            except ModelError:
-                return  # only a head start is lost: the call that reads the card raises the error
-
-    async def _ahead(self, question: Question) -> None:
-        """Prefill the prompt up to the card."""
-        with suppress(ModelError):  # as above
-            await self._warm(layouts.growing(question, "", self.card_format(question), self._style))
 
     async def _warm(self, prompt: Prompt) -> None:
         with self._recorded(Mode.WARM) as received:
             received.usage = await self.model.warm(prompt)
-            received.finish_reason = FinishReason.STOP
 
 
 async def cancelled(task: asyncio.Task[Any]) -> None:

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from cuecard.answers import agree, extract
-from cuecard.domain.call import FinishReason, Mode, Usage
+from cuecard.domain.call import FinishReason, Mode, Usage, confidence_in
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.evals import scorers
 from cuecard.evals.requests import TOKENS
 from cuecard.models.acceptance_table import AcceptanceTable
 from cuecard.stats import Interval, by_cluster, numpy, resampled, share_interval, wilson
 from cuecard.strategies.policy import Acceptance, AcceptanceRule, Calibrated, single_rules
-from cuecard.strategies.reply import confidence_in
 
 Record = Mapping[str, Any]
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
