@@ -10,7 +10,6 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent import futures
 from contextlib import aclosing
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar, Unpack, get_type_hints
@@ -129,7 +128,9 @@ class Pair:
         here = asyncio.get_running_loop()
 
         def over_there(listen: Callable[[Heard], None]) -> Coroutine[Any, Any, Outcome]:
-            pass_on = partial(here.call_soon_threadsafe, listen)
+            def pass_on(item: Heard) -> None:
+                here.call_soon_threadsafe(listen, item)
+
             return self._running().arun(self._answered(asked, strategy, policy, pass_on))
 
         async with aclosing(streamed(over_there)) as pieces:

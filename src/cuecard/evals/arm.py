@@ -19,6 +19,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, cast
 
+from cuecard.disk import KINDS
 from cuecard.domain.call import Mode, Usage
 from cuecard.domain.errors import BadInput, Unsupported, did_you_mean
 from cuecard.domain.question import AnswerKind, letter
@@ -27,7 +28,6 @@ from cuecard.models import prompt as layouts
 from cuecard.models.acceptance_table import AcceptanceTable
 from cuecard.models.base import Abilities, Event, ForwardingModel, Limits, Model
 from cuecard.models.prompt import CardFormat, Prompt
-from cuecard.settings import KINDS
 from cuecard.strategies import policy_file
 from cuecard.strategies.policy import Acceptance, Policy
 from cuecard.strategies.policy_file import Option, PolicyFile, Surface, options_at, policy_with

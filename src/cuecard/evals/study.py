@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cuecard import settings
+from cuecard import disk
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import LatencyKind
@@ -211,12 +211,12 @@ def opened(study: Study, open_task: Callable[[str], Task]) -> list[Task]:
 
 def read(path: Path) -> Study:
     """The study of a TOML file. Raises BadInput."""
-    tables = settings.read(path)
+    tables = disk.read_toml(path)
     models = {role: table for role, table in tables.items() if isinstance(table, dict)}
     options = {key: value for key, value in tables.items() if key not in models}
     of_policy = {name: option.kind for name, option in options_at(Surface.STUDY).items()}
-    with settings.in_file(path):
-        settings.check(options, {**KEYS, **of_policy})
+    with disk.in_file(path):
+        disk.check_table(options, {**KEYS, **of_policy})
         for role, table in models.items():
             if "model" not in table:
                 raise BadInput(f"[{role}] names no model", 'write model = "…" under it')

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from cuecard import settings
+from cuecard import disk
 from cuecard.domain.errors import BadInput, UnknownModel, did_you_mean
 from cuecard.gateway.admission.connections import is_loopback
 from cuecard.gateway.tables import ROLES, Key, PairSettings, PairTable, Prices, Strategy, StrictTable, Upstream
@@ -246,7 +246,7 @@ def unknown_model(model: str, served: Sequence[str]) -> UnknownModel:
 
 def read(given: Path | Mapping[str, Any]) -> Config:
     """The configuration in a file, or in its tables. Raises BadInput: one line with the error and its place."""
-    path, tables = (given, settings.read(given)) if isinstance(given, Path) else (Path(), given)
+    path, tables = (given, disk.read_toml(given)) if isinstance(given, Path) else (Path(), given)
     try:
         return Config.model_validate(_filled(dict(tables)), context={"beside": path.parent})
     except ValidationError as errors:

@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from cuecard import settings, virtual_time
+from cuecard import disk, virtual_time
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, did_you_mean
 from cuecard.domain.outcome import Outcome, Route
@@ -242,15 +242,13 @@ class PairPlan:
 
 def plans(path: Path) -> tuple[int, list[PairPlan]]:
     """The number of questions that costs are for, and the plan of each pair in the file. Raises BadInput."""
-    data = settings.read(path)
+    data = disk.read_toml(path)
     if unknown := sorted(set(data) - {*TABLES}):
         raise BadInput(f"{path}: unknown key {unknown[0]}", did_you_mean(unknown[0], TABLES))
     tables = _table(data.get("models") or {})
     if not tables:
         raise BadInput("the file has no [models.NAME] table", "one table a model")
-    members = {
-        name: settings.build(Member, {"name": name, **_table(table)}, f"{name}.") for name, table in tables.items()
-    }
+    members = {name: disk.build(Member, {"name": name, **_table(table)}, f"{name}.") for name, table in tables.items()}
     speeds = {name: _speed(member, path.parent) for name, member in members.items()}
     load = _table(data.get("workload") or {})
     pairs = data.get("pairs") or []
@@ -270,7 +268,7 @@ def _plan(
         if name not in members:
             raise BadInput(f"the {role} model of a pair, {name!r}, has no table", f"there are: {', '.join(members)}")
     own = {name: value for name, value in pair.items() if name not in roles}
-    questions = settings.build(Load, {**load, **own}, "workload.")
+    questions = disk.build(Load, {**load, **own}, "workload.")
     profiles = {role: speeds[name].profile for role, name in roles.items()}
     priced = {role: members[name] for role, name in roles.items()}
     lines = tuple(_line(profiles, priced, questions, strategy, schedule) for strategy, schedule in _KINDS)

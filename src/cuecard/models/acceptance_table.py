@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cuecard import settings
+from cuecard import disk
 from cuecard.domain.errors import BadInput
 
 FILE = "acceptance.json"
@@ -153,18 +153,18 @@ class AcceptanceTable:
         kinds, evidence = table.pop("kinds", None), table.pop("evidence", None)
         if not isinstance(kinds, dict) or not isinstance(kinds.get(SHARED), dict):
             raise BadInput(f"an acceptance table without kinds.{SHARED}", _HINT)
-        settings.check(table, _TYPES)
+        disk.check_table(table, _TYPES)
         for name in _NEEDED:
             if name not in table:
                 raise BadInput(f"{name} is missing", _HINT)
         if not (evidence is None or isinstance(evidence, dict)):
             raise BadInput("evidence is not a table", _HINT)
-        seen = None if evidence is None else settings.build(Evidence, evidence, "evidence.")
+        seen = None if evidence is None else disk.build(Evidence, evidence, "evidence.")
         made = []
         for kind, weights in kinds.items():
             if not isinstance(weights, dict):
                 raise BadInput(f"kinds.{kind} is not a table", _HINT)
-            made.append((kind, settings.build(KindWeights, weights, f"kinds.{kind}.")))
+            made.append((kind, disk.build(KindWeights, weights, f"kinds.{kind}.")))
         numbers = [value for value in table.values() if isinstance(value, float)]
         numbers += [number for _, each in made for number in (each.intercept, each.agree, each.alone or 0.0)]
         if not all(map(math.isfinite, numbers)) or any(weights.questions < 0 for _, weights in made):
@@ -178,7 +178,7 @@ class AcceptanceTable:
             given = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise BadInput(f"cannot read {path}: {error}", _HINT) from error
-        with settings.in_file(path):
+        with disk.in_file(path):
             if not isinstance(given, dict):
                 raise BadInput("not an acceptance table", _HINT)
             return cls.of_object(given)

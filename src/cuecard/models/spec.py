@@ -12,16 +12,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from cuecard import settings
+from cuecard import disk
 from cuecard.domain.errors import BadInput, MissingExtra, did_you_mean
 from cuecard.models.base import Model
 from cuecard.models.openai.families import ServerSettings
 from cuecard.models.vllm import loading as vllm_loading
 
 EMBEDDED = ("demo-small", "demo-large")
-SERVED_KEYS: Mapping[str, type] = {
-    key: kind for key, kind in settings.kinds_of(ServerSettings).items() if key != "name"
-}
+SERVED_KEYS: Mapping[str, type] = {key: kind for key, kind in disk.kinds_of(ServerSettings).items() if key != "name"}
 LOCAL_KEYS: Mapping[str, type] = {"device": str, "dtype": str, "revision": str, "prefix_cache_mib": float}
 KEYS: Mapping[str, type] = {"model": str, **LOCAL_KEYS, **SERVED_KEYS, **vllm_loading.KEYS}
 """Allowed keys of a model's table, and their types."""
@@ -167,7 +165,7 @@ def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
 
 def _table(spec: str | Mapping[str, Any], role: str) -> dict[str, Any]:
     table = dict(spec) if isinstance(spec, Mapping) else {"model": spec}
-    settings.check(table, KEYS, f"{role}." if role else "")
+    disk.check_table(table, KEYS, f"{role}." if role else "")
     if not table.get("model"):
         raise BadInput(f"no model is named{f' for {role}' if role else ''}", 'write model = "…"')
     return table
@@ -205,7 +203,7 @@ def anywhere(given: str | Mapping[str, Any]) -> dict[str, Any]:
 
 def pair_file(path: Path) -> dict[str, dict[str, Any]]:
     """The models in a TOML file, by role: one table per role, at least `[small]` and `[large]`. Raises BadInput."""
-    tables = settings.read(path)
+    tables = disk.read_toml(path)
     if missing := {"small", "large"} - set(tables):
         raise BadInput(f"{path} has no [{min(missing)}] table", "one table a model: [small] and [large]")
     for role, table in tables.items():

@@ -20,7 +20,7 @@ from enum import EnumType, Flag, auto
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, get_args, get_type_hints
 
-from cuecard import settings
+from cuecard import disk
 from cuecard.domain.errors import BadInput
 from cuecard.models.acceptance_table import AcceptanceTable
 from cuecard.models.prompt import CardFormat
@@ -78,7 +78,7 @@ class Option:
 
     def value(self, given: Any) -> Any:
         """The field's value. Raises BadInput if `given` is not of type `kind`, or cannot be parsed."""
-        settings.check_kind(self.name, given, self.kind)
+        disk.check_kind(self.name, given, self.kind)
         if self.parse is None:
             return given
         try:
@@ -320,19 +320,19 @@ class PolicyFile:
 
 def read(path: Path) -> PolicyFile:
     """The policy in a file. Raises BadInput: one line with the error and its place."""
-    table = settings.read(path)
+    table = disk.read_toml(path)
     version = table.pop("version", None)
     if version != VERSION or isinstance(version, bool):
         wrong = "says no version" if version is None else f"is of version {version!r}"
         raise BadInput(f"{path} {wrong}; this cuecard reads version {VERSION}", f"write version = {VERSION} at its top")
-    with settings.in_file(path):
+    with disk.in_file(path):
         origin = table.pop("origin", None)
         if not (origin is None or isinstance(origin, dict)):
             raise BadInput("origin is not a table", "write [origin]")
-        shown = None if origin is None else settings.build(Origin, origin, "origin.")
+        shown = None if origin is None else disk.build(Origin, origin, "origin.")
         accepting = _table(table.pop("table", None), path.parent)
         options = {name: option.kind for name, option in options_at(Surface.POLICY_FILE).items()}
-        settings.check(table, {"strategy": str, **options})
+        disk.check_table(table, {"strategy": str, **options})
         if "strategy" not in table:
             raise BadInput("strategy is missing", "write strategy = …")
         return PolicyFile(table.pop("strategy"), table, shown, accepting)

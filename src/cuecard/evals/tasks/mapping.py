@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cuecard import settings
+from cuecard import disk
 from cuecard.answers import guess_kind
 from cuecard.domain.errors import BadInput, did_you_mean
 from cuecard.domain.question import AnswerKind, kind_named, letter
@@ -159,7 +159,7 @@ def mapped(dataset: str, path: Path) -> Preset:
     """The preset of a data set with the columns mapped by a file. Raises BadInput with the file and the key."""
     with reading(path):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    with settings.in_file(path):
+    with disk.in_file(path):
         wanted = _read(path)
     return Preset(
         about=dataset,
@@ -176,14 +176,14 @@ def mapped(dataset: str, path: Path) -> Preset:
 
 
 def _read(path: Path) -> ColumnMap:
-    table = settings.read(path)
+    table = disk.read_toml(path)
     columns = table.pop("columns", {})
-    settings.check_kind("columns", columns, dict)
-    of_all = settings.build(OfAllRows, table)
+    disk.check_kind("columns", columns, dict)
+    of_all = disk.build(OfAllRows, table)
     for part, value in columns.items():
         if part not in COLUMNS:
             raise BadInput(f"unknown key columns.{part}"[:200], did_you_mean(part, COLUMNS))
-        settings.check_kind(f"columns.{part}", value, list if isinstance(value, list) and part in _SEVERAL else str)
+        disk.check_kind(f"columns.{part}", value, list if isinstance(value, list) and part in _SEVERAL else str)
     if "question" not in columns:
         raise BadInput("columns.question is missing", 'write question = "COLUMN" under [columns]')
     if of_all.kind is not None:

@@ -21,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 from urllib.parse import parse_qsl
 
-from cuecard import settings
+from cuecard import disk
 from cuecard.domain.errors import LONGEST_MESSAGE, BadInput, CuecardError, ModelRefused, did_you_mean, one_line
 
 USUAL_SHARE, MOST_SHARE = 0.45, 0.95
@@ -83,15 +83,15 @@ class EngineSettings:
         }
 
 
-KEYS: Mapping[str, type] = settings.kinds_of(EngineSettings)
+KEYS: Mapping[str, type] = disk.kinds_of(EngineSettings)
 """Keys of a model's table, and the settings in a specification, with their types."""
 
 
 def parsed(query: str, where: str) -> dict[str, Any]:
     """The settings after `?` in a specification: `gpu_memory=0.4&max_len=8192`. Raises BadInput."""
     found = {name: _value(text, KEYS.get(name, str)) for name, text in parse_qsl(query, keep_blank_values=True)}
-    with settings.in_file(where):
-        settings.check(found, KEYS)
+    with disk.in_file(where):
+        disk.check_table(found, KEYS)
     return found
 
 
