@@ -11,17 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from cuecard.answers import choice, json_replies, number, schemas, words
-from cuecard.answers.comparison import (
-    right_maths,
-    right_number,
-    right_value,
-    right_words,
-    same_maths,
-    same_quantity,
-    same_value,
-    same_words,
-)
+from cuecard.answers import choice, comparison, json_replies, number, schemas, words
 from cuecard.answers.reasoning_parser import visible
 from cuecard.answers.text.markup import (
     after_list,
@@ -92,9 +82,9 @@ class KindRules:
     """Description of the reply in the instruction: "the number only"; empty: anything."""
     read: Reader
     """Finds the answer in a part of a reply, or the reason why there is none; in the whole reply if not `brief`."""
-    same: Callable[[Answer, Answer, float, float], bool] = same_value
+    same: Callable[[Answer, Answer, float, float], bool] = comparison.same_value
     """(one, other, tolerance, similar): whether two parsed answers are equal. See `answers.agree`."""
-    right: Callable[[Answer, str, Answer, float], float] = right_value
+    right: Callable[[Answer, str, Answer, float], float] = comparison.right_value
     """(given, truth, truth as read, tolerance): correctness of an answer, in [0, 1]. See `answers.score`."""
     tokens: int = 64
     """Maximum tokens of an answer. A longer reply of a brief kind is an explanation, not an answer."""
@@ -123,7 +113,7 @@ KINDS: dict[AnswerKind, KindRules] = {
         choice.read,
         tokens=24,
         canonical=True,
-        grammar=lambda question: letters_of(question),
+        grammar=letters_of,
     ),
     AnswerKind.YES_NO: KindRules(
         "yes or no",
@@ -137,8 +127,8 @@ KINDS: dict[AnswerKind, KindRules] = {
         "a number, with or without a unit",
         "the number only",
         number.read,
-        same_quantity,
-        right=right_number,
+        comparison.same_quantity,
+        right=comparison.right_number,
         tokens=24,
         grammar=lambda question: _NUMBER,
     ),
@@ -146,19 +136,19 @@ KINDS: dict[AnswerKind, KindRules] = {
         "a word, a name or a short phrase",
         "a word or a short phrase only",
         words.read_short_text,
-        same_words,
-        right=right_words,
+        comparison.same_words,
+        right=comparison.right_words,
     ),
     AnswerKind.MATHS: KindRules(
         "a mathematical expression (needs the extra `maths`)",
         "the final expression only",
         number.read_maths,
-        same_maths,
-        right_maths,
+        comparison.same_maths,
+        comparison.right_maths,
         compares_slowly=True,
     ),
     AnswerKind.FREE_TEXT: KindRules(
-        "a text of any length", "", words.read_free_text, right=right_words, tokens=1024, brief=False
+        "a text of any length", "", words.read_free_text, right=comparison.right_words, tokens=1024, brief=False
     ),
     AnswerKind.JSON: KindRules("JSON, under a schema or not", "JSON only", json_replies.read, tokens=1024, brief=False),
 }

@@ -76,9 +76,10 @@ async def accepted_short(question: Question, team: Team) -> tuple[Reply, str | N
         await asyncio.wait([beside or team.start(team.small.short(question))])  # a fallback
         raise
     rules = _rules(question, team)
-    why = _accepted_alone(question, team, rules, large)
+    why = _accepted(question, team, rules, large)
     if why is None and _is_open(question, team, rules, large):
-        return large, await _accepted(question, team, rules, await (beside or team.small.short(question)), large)
+        small = await (beside or team.small.short(question))
+        return large, _accepted(question, team, rules, large, small, await same(question, team, small, large))
     if beside is not None:
         await cancelled(beside)
         team.small.failures.pop(Mode.SHORT, None)  # of a call that did not count
@@ -89,22 +90,6 @@ def _rules(question: Question, team: Team) -> tuple[SingleRule, ...]:
     """The single rules, of which one is enough."""
     by_default = team.policy.accept is None and question.kind is AnswerKind.JSON
     return (BOTH_KEYS,) if by_default else single_rules(team.accept)
-
-
-def _accepted_alone(question: Question, team: Team, rules: Sequence[SingleRule], large: Reply) -> str | None:
-    """The reason to accept the large model's short answer without the small model's, else None."""
-    sure = large.confidence
-    if not large.answer.parsed or sure is None:
-        return None
-    for rule in rules:
-        match rule:
-            case Acceptance(False, float(least)) if sure >= least:
-                return _is_sure(sure, least)
-            case Calibrated(least) if (chance := _table(team).alone(question.kind, sure)) >= least:
-                return _is_likely(chance, least)
-            case _:
-                pass
-    return None
 
 
 def _is_open(question: Question, team: Team, rules: Sequence[SingleRule], large: Reply) -> bool:
@@ -125,35 +110,46 @@ def _is_open(question: Question, team: Team, rules: Sequence[SingleRule], large:
     return any(map(is_open, rules))
 
 
-async def _accepted(
-    question: Question, team: Team, rules: Sequence[SingleRule], small: Reply, large: Reply
+def _accepted(
+    question: Question,
+    team: Team,
+    rules: Sequence[SingleRule],
+    large: Reply,
+    small: Reply | None = None,
+    alike: bool | None = None,
 ) -> str | None:
-    """The reason to accept the large model's short answer, given the small model's; None if it is not accepted."""
-    alike, sure = await same(question, team, small, large), large.confidence
+    """The reason to accept the large model's short answer, alone or given the small model's; None for no reason.
+
+    `alike`: whether the two are the same answer.
+    """
+    sure = large.confidence
+    if not large.answer.parsed:
+        return None
     if sure is None:  # only the agreement is known
         known = team.accept == Acceptance(agreement=True, confidence=None)
         why = AGREE if known else f"{AGREE}; the large model gives no probabilities, so agreement alone decided"
         return why if alike else None
     for rule in rules:
         match rule:
-            case Acceptance(True, least) if alike and (least is None or sure >= least):
-                return AGREE if least is None else f"{AGREE} and {_is_sure(sure, least)}"
+            case Acceptance(agreement, least) if (alike or not agreement) and (least is None or sure >= least):
+                is_sure = f"the large model is sure of its own ({sure:.2f}, at least {least or 0:g} wanted)"
+                return " and ".join([AGREE] * agreement + [is_sure] * (least is not None))
             case Calibrated(least):
-                chance = _table(team).probability(question.kind, alike, sure, small.confidence)
+                chance = _chance(question, team, sure, small, alike)
                 if chance >= least:
-                    return _is_likely(chance, least)
+                    shown = math.floor(1000 * chance) / 1000  # never 1.000
+                    by_table = f"with probability {shown:.3f} by the table (at least {least:g} wanted)"
+                    return f"the large model's answer is right {by_table}"
             case _:
                 pass
     return None
 
 
-def _is_sure(sure: float, least: float) -> str:
-    return f"the large model is sure of its own ({sure:.2f}, at least {least:g} wanted)"
-
-
-def _is_likely(chance: float, least: float) -> str:
-    shown = math.floor(1000 * chance) / 1000  # never 1.000
-    return f"the large model's answer is right with probability {shown:.3f} by the table (at least {least:g} wanted)"
+def _chance(question: Question, team: Team, sure: float, small: Reply | None, alike: bool | None) -> float:
+    """The probability that the large model's answer is right, by the table."""
+    if small is None or alike is None:
+        return _table(team).alone(question.kind, sure)
+    return _table(team).probability(question.kind, alike, sure, small.confidence)
 
 
 def _table(team: Team) -> AcceptanceTable:
@@ -225,12 +221,6 @@ async def _written(team: Team, thought: Thought, ends: list[int], read: int, eve
 # --- answers in JSON --------------------------------------------------------------------------------------------------
 
 
-MORE_TOKENS = "allow more tokens for the answer (max_tokens, answer_tokens), or ask for less"
-SIMPLER = "simplify the schema: patterns, uniqueItems and combinators can take very long"
-NO_WRITER = "use models that write JSON: `cuecard serve --small` and `--large`"
-_CUT = "it was cut at its limit of tokens"
-
-
 async def fitting(question: Question, team: Team, verdict: Verdict, strategy: str) -> Verdict:
     """The verdict if its answer fits, else with the answer repaired by a model, else with another call's answer.
 
@@ -264,12 +254,12 @@ def check_writers(question: Question, team: Team) -> None:
     if question.kind is AnswerKind.JSON and not any(map(_writes_json, team.players.values())):
         names = " and ".join(player.model.name for player in team.players.values())
         what = "call tools" if question.calling is not None else "write JSON"
-        raise Unsupported(f"{names} do not {what}", NO_WRITER)
+        raise Unsupported(f"{names} do not {what}", "use models that write JSON: `cuecard serve --small` and `--large`")
 
 
 async def _wrong(reply: Reply, question: Question) -> Misfit:
     if reply.truncated:
-        return Misfit(_CUT)
+        return Misfit("it was cut at its limit of tokens")
     return await misfit_of(reply.text, question) or Misfit("it could not be checked in time")
 
 
@@ -315,5 +305,5 @@ async def _repaired(
 
 def _hint(reply: Reply, wrong: Misfit) -> str | None:
     if not wrong.repairable:
-        return SIMPLER
-    return MORE_TOKENS if reply.truncated else None
+        return "simplify the schema: patterns, uniqueItems and combinators can take very long"
+    return "allow more tokens for the answer (max_tokens, answer_tokens), or ask for less" if reply.truncated else None
