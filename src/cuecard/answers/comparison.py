@@ -17,7 +17,7 @@ from importlib.util import find_spec
 
 from cuecard.answers import number
 from cuecard.answers.schemas import SCRIPT
-from cuecard.answers.text.markup import anls, normalise, similarity
+from cuecard.answers.text.markup import LANGUAGES, anls, normalise, similarity
 from cuecard.answers.text.units import PERCENT_SIGN, in_base
 from cuecard.domain.errors import MissingExtra
 from cuecard.domain.question import Answer
@@ -152,19 +152,8 @@ def _spelled(value: str | Fraction | None) -> str:
     return "" if value is None else str(value)
 
 
-_NAMES = """january jan
-february feb
-march mar
-april apr
-may
-june jun
-july jul
-august aug
-september sep sept
-october oct
-november nov
-december dec"""
-_MONTHS = {name: month for month, names in enumerate(_NAMES.split("\n"), start=1) for name in names.split()}
+_NAMES = LANGUAGES["en"]["months"].split(",")
+_MONTHS = {name: month for month, names in enumerate(_NAMES, start=1) for name in names.split()}
 _MONTH = "|".join(sorted(_MONTHS, key=len, reverse=True))
 _FORMS = (
     re.compile(r"(?P<year>\d{4})-(?P<month>\d\d?)-(?P<day>\d\d?)"),

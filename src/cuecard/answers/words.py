@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from cuecard.answers.text.claims import HEDGED, claimed, presence, spoken
 from cuecard.answers.text.markup import (
+    LANGUAGES,
     any_of,
     asserted,
     before_reasons,
@@ -120,22 +121,11 @@ def _yes_or_no(text: str, value: bool) -> Answer:
 # --- yes and no in many languages -------------------------------------------------------------------------------------
 
 
-# Beginnings of a reply that mean yes or no, whatever follows.
-_YES = """yes yeah yep yup yea sim sí oui ouais ja jawohl evet igen ναι kyllä joo áno да так
-はい ええ うん 是的 对的 對的 没错 沒錯 正确 正確 맞습니다 맞아요 نعم بله हाँ हां ہاں হ্যাঁ ஆம் ใช่ כן vâng"""
-_NO = """no nope nah nein non não nao nee нет нету ні hayır όχι nej nei
-いいえ いえ 不是 不对 不對 没有 沒有 错误 錯誤 아니요 아니오 아뇨 아니에요 아닙니다 لا خیر नहीं নাহ্ نہیں না இல்லை ไม่ใช่"""
-# Words with other meanings ("Da der Ball rot ist …", 네 개: four): only alone, or before punctuation.
-_YES_ALONE = """true correct right indeed affirmative absolutely definitely certainly exactly precisely sure
-t y si sì jo da ya tak ano 是 对 對 有 会 能 可以 真 います あります いる 네 예
-wahr richtig stimmt vrai verdadero cierto vero certo
-verdadeiro waar juist верно правда صحيح सही đúng có doğru"""
-_NO_ALONE = """false incorrect wrong negative never untrue
-f n ne nie nem nu ei tidak bukan không לא ไม่ 不 没 無 无 否 假 不会 不能 不可以 いません ありません いない
-falsch faux falso falsa onwaar onjuist неверно ложь 거짓 خطأ خاطئ गलत sai yanlış"""
-
-_CLEAR = {**dict.fromkeys(_YES.split(), True), **dict.fromkeys(_NO.split(), False)}
-_ALONE_OR_STOPPED = {**dict.fromkeys(_YES_ALONE.split(), True), **dict.fromkeys(_NO_ALONE.split(), False)}
+# "Da der Ball rot ist …", 네 개 (four): words with other meanings count only alone, or before punctuation.
+_CLEAR, _ALONE_OR_STOPPED = (
+    {word: yes for key, yes in ((f"yes{kind}", True), (f"no{kind}", False)) for word in LANGUAGES[key].split()}
+    for kind in ("", "_alone")
+)
 _SPACELESS = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\u0e00-\u0e7f]")
 # 没有 as no is ambiguous; 不是很 (not very); 是的话 (if so)
 _UNSAID = re.compile(r"[没沒]有(?:办法|辦法|足够|足夠|提供|图|圖)|不是很|是的话|ใช่ไหม")

@@ -9,6 +9,7 @@ from functools import cache, lru_cache
 
 from cuecard.answers.text.markup import (
     CJK,
+    LANGUAGES,
     any_of,
     language_of,
     normalise,
@@ -19,20 +20,13 @@ from cuecard.answers.text.markup import (
     without_s,
 )
 
-_ENGLISH = """is are was were would_be appears?_to_be seems?_to_be looks? shows? says? said reads? displays?"""
-_SAYS = {
-    "en": _ENGLISH,
-    "de": f"{_ENGLISH} ist sind war waren lautet heißt liegt zeigt steht",
-    "fr": f"{_ENGLISH} est sont était s'appelle indique affiche montre dit",
-    "es": f"{_ENGLISH} es son era se_llama dice pone muestra",
-}
-
 
 @cache
 def _copula(language: str) -> re.Pattern[str]:
     """A pattern of a subject, a copula, and a predicate."""
+    copulas = " ".join(LANGUAGES[code]["copulas"] for code in dict.fromkeys(("en", language)))
     return re.compile(
-        rf"(?P<subject>.{{0,160}}?)(?:(?:^|\s)(?P<verb>{any_of(_SAYS[language])}):?\s|(?<=\bit)'s\s|(?<=\bthat)'s\s"
+        rf"(?P<subject>.{{0,160}}?)(?:(?:^|\s)(?P<verb>{any_of(copulas)}):?\s|(?<=\bit)'s\s|(?<=\bthat)'s\s"
         r"|(?<=\bthere)'s\s|(?<=\bhe)'s\s|(?<=\bthey)'re\s|(?<=\bc)'est\s)(?P<rest>.+)",
         re.IGNORECASE | re.DOTALL,
     )
@@ -78,12 +72,7 @@ _NAMES_HIM = re.compile(
     r"(?P<subject>[A-ZÀ-Þ].{0,60}?)\s(?:(?:did|does|do)\W*$|(?:is|was|ist|war|est|es)\s(?:the|der|die|la|le|el)\s\w)"
 )
 _IMAGERY = {"image", "picture", "photo", "photograph", "figure", "chart", "diagram", "graph", "shown", "answer"}
-_LITTLE = """is are was were what which who where when how of in on at to do does did it this that and or there
-with for by any some many much long high tall total number wie viele welche was wer wo wann hoch sind wird der
-die das ist ein eine im in auf dem le la les un une est sur combien quel quelle quels quelles qui où y sont de
-cuál cuáles cuánto cuántos cuántas qué quién dónde son hay está cómo el los las es en que 的 是 は が の に で す か と
-吗 了 什 么 何 多 少 几 个 哪 谁"""
-_SMALL = set(_LITTLE.split())
+_SMALL = set(LANGUAGES["little"].split())
 _NOT_BUT = re.compile(
     r"^(?:not|nicht|pas|no)\s++.{1,60}?,?(?<!\s)\s++(?:but|sondern|mais|sino)\s++(?:rather\s++)?(?P<rest>.++)$",
     re.IGNORECASE,

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import re
+import tomllib
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 from rapidfuzz.distance import Levenshtein
+
+
+def data(name: str) -> dict[str, Any]:
+    """The tables of a TOML file beside this module."""
+    return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+
+
+LANGUAGES = data("languages.toml")
 
 
 def any_of(words: str) -> str:
@@ -239,16 +250,7 @@ def anls(prediction: str, truths: Sequence[str], threshold: float = 0.5) -> floa
 CJK = "\u3040-\u30ff\u3400-\u9fff"
 """Chinese and Japanese characters, for a character class of a pattern."""
 _MOST_CHARS = 2_000
-_COMMON = {
-    "en": "the is are was a of and in to that this it there not how what which many answer so i image picture",
-    "de": """der die das ist sind ein eine einen und nicht es ich im auf den dem zu mit wie viele welche was antwort
-    also kein keine bild sehen insgesamt beträgt kostet heißt lautet""",
-    "fr": """le la les est sont un une et pas des du il elle sur dans ce c'est que combien quel quelle réponse donc je
-    y au l'image voit comment s'appelle""",
-    "es": """el la los las es son un una y no de en que hay del por se cuántos cuántas cuál qué respuesta imagen lo su
-    está al cómo llama se""",
-}
-_LANGUAGES = {code: frozenset(words.split()) for code, words in _COMMON.items()}
+_LANGUAGES = {code: frozenset(LANGUAGES[code]["common"].split()) for code in ("en", "de", "fr", "es")}
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 from itertools import islice
 from typing import NamedTuple
 
-from cuecard.answers.text.markup import CJK, any_of, pattern
+from cuecard.answers.text.markup import CJK, LANGUAGES, any_of, pattern
 
 MOST_DIGITS = 40
 
@@ -23,14 +23,12 @@ class Numeral(NamedTuple):
 
 # --- English ----------------------------------------------------------------------------------------------------------
 
-_TO_TWENTY = """zero one two three four five six seven eight nine ten
-eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"""
-_BY_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_UNITS = {word: value for value, word in enumerate(_TO_TWENTY.split())}
-_TENS = {word: value for value, word in zip(range(20, 100, 10), _BY_TENS.split(), strict=True)}
+_ENGLISH = LANGUAGES["en"]["numbers"]
+_UNITS = {word: value for value, word in enumerate(_ENGLISH["units"].split())}
+_TENS = {word: value for value, word in zip(range(20, 100, 10), _ENGLISH["tens"].split(), strict=True)}
 _SMALL = {**_UNITS, **_TENS, "fourty": 40, "a": 1, "an": 1, "nought": 0}
-BIG = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "lakh": 10**5, "crore": 10**7}
-_PARTS = {"half": Fraction(1, 2), "third": Fraction(1, 3), "quarter": Fraction(1, 4)}
+BIG: dict[str, int] = _ENGLISH["big"]
+_PARTS = {name: Fraction(part) for name, part in _ENGLISH["parts"].items()}
 
 _ANY_UNIT, _ANY_TEN = "|".join(reversed(_UNITS)), "|".join([*_TENS, "fourty"])  # seventeen before seven
 _ANY_BIG = "|".join(BIG)
@@ -46,19 +44,8 @@ _WORDS = pattern(
     rf"(?P<point>\s+point(?:\s+(?:{_ANY_UNIT})){{1,{MOST_DIGITS}}}\b)?"
     rf"(?P<plus>\s+and\s+(?:a|one)\s+(?P<part>{'|'.join(_PARTS)})\b(?:\s+(?P<big>{_ANY_BIG})\b)?)?",
 )
-_ALONE: dict[str, int | Fraction] = {
-    "a dozen": 12,
-    "dozen": 12,
-    "half a dozen": 6,
-    "half dozen": 6,
-    "once": 1,
-    "twice": 2,
-    "thrice": 3,
-    "three quarters": Fraction(3, 4),
-    **{f"{one} {name}": part for one in ("a", "one") for name, part in _PARTS.items()},
-    **_PARTS,
-    "two thirds": Fraction(2, 3),
-}
+_ALONE = {name: Fraction(value) for name, value in _ENGLISH["alone"].items()}
+_ALONE |= {f"{one}{name}": part for one in ("a ", "one ", "") for name, part in _PARTS.items()}
 # "one" that is a pronoun: the one on the left, this one, which one, no one, one can see, one of them
 _PRONOUN = pattern(
     r"\b(?:the|this|that|which|each|every|any|another|no|other|\w+er|first|last|next|right|left)\s+$",
@@ -85,9 +72,9 @@ def _worth(found: re.Match[str]) -> Fraction:
     words = found.group().lower().replace("-", " ").split()
     if found["of"]:
         parts = " ".join(word for word in words[:-2] if word != "of")
-        return Fraction(_ALONE[parts]) * BIG[words[-1]]
+        return _ALONE[parts] * BIG[words[-1]]
     if found["alone"]:
-        return Fraction(_ALONE[" ".join(words)])
+        return _ALONE[" ".join(words)]
     point, part = found["point"] or "", found["part"]
     end = found.start("point") if point else found.start("plus") if part else found.end()
     total = group = 0
@@ -109,30 +96,21 @@ def _worth(found: re.Match[str]) -> Fraction:
 # --- German, French, Spanish ------------------------------------------------------------------------------------------
 
 
-_GERMAN_UNITS = """null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf dreizehn vierzehn fünfzehn
-sechzehn siebzehn achtzehn neunzehn"""
-_GERMAN_TENS = "zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig"
-_FRENCH_UNITS = """zéro un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize dix-
-sept dix-huit dix-neuf"""
-_FRENCH_TENS = "vingt trente quarante cinquante soixante"
-_SPANISH_UNITS = """cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince dieciséis
-diecisiete dieciocho diecinueve veinte veintiuno veintidós veintitrés veinticuatro veinticinco veintiséis veintisiete
-veintiocho veintinueve"""
-_SPANISH_HUNDREDS = "doscient trescient cuatrocient quinient seiscient setecient ochocient novecient"
-_SPANISH_TENS = "treinta cuarenta cincuenta sesenta setenta ochenta noventa"
+_NUMBERS = {code: LANGUAGES[code]["numbers"] for code in ("de", "fr", "es")}
 
 
-def _german() -> dict[str, int]:
-    units, words = _GERMAN_UNITS.split(), _numbered(_GERMAN_UNITS)
-    for at, ten in enumerate(_GERMAN_TENS.split(), start=2):
-        joined = ["", "ein", *units[2:10]]
-        words |= {ten: 10 * at, **{f"{joined[unit]}und{ten}": 10 * at + unit for unit in range(1, 10)}}
-    return words
+def _german(units: list[str], tens: list[str]) -> dict[str, int]:
+    joined = ["", "ein", *units[2:10]]
+    return {
+        **_numbered(units),
+        **{ten: 10 * at for at, ten in enumerate(tens, start=2)},
+        **{f"{joined[unit]}und{ten}": 10 * at + unit for at, ten in enumerate(tens, start=2) for unit in range(1, 10)},
+    }
 
 
-def _french() -> dict[str, int]:
-    units, words = _FRENCH_UNITS.split(), _numbered(_FRENCH_UNITS)
-    for at, ten in enumerate(_FRENCH_TENS.split(), start=2):
+def _french(units: list[str], tens: list[str]) -> dict[str, int]:
+    words = _numbered(units)
+    for at, ten in enumerate(tens, start=2):
         words |= {ten: 10 * at, f"{ten} et un": 10 * at + 1, f"{ten} et une": 10 * at + 1}
         words |= {f"{ten}-{units[unit]}": 10 * at + unit for unit in range(1, 20 if at == 6 else 10)}
     words |= {"soixante et onze": 71, "quatre-vingts": 80, "quatre-vingt": 80}
@@ -140,34 +118,24 @@ def _french() -> dict[str, int]:
     return {word: value for word, value in words.items() if value != 1}
 
 
-def _spanish() -> dict[str, int]:
-    units, words = _SPANISH_UNITS.split(), _numbered(_SPANISH_UNITS)
-    for at, ten in enumerate(_SPANISH_TENS.split(), start=3):
+def _spanish(units: list[str], tens: list[str]) -> dict[str, int]:
+    words = _numbered(units)
+    for at, ten in enumerate(tens, start=3):
         words |= {ten: 10 * at, f"{ten} y una": 10 * at + 1, f"{ten} y un": 10 * at + 1}
         words |= {f"{ten} y {units[unit]}": 10 * at + unit for unit in range(1, 10)}
-    for at, hundred in enumerate(_SPANISH_HUNDREDS.split(), start=2):
+    for at, hundred in enumerate(_NUMBERS["es"]["hundreds"].split(), start=2):
         words |= {f"{hundred}os": 100 * at, f"{hundred}as": 100 * at}
     return {**words, "veintiuna": 21, "veintiún": 21}
 
 
-def _numbered(words: str) -> dict[str, int]:
-    return {word: value for value, word in enumerate(words.split())}
+def _numbered(words: list[str]) -> dict[str, int]:
+    return {word: value for value, word in enumerate(words)}
 
 
-_ABROAD = {"de": _german(), "fr": _french(), "es": _spanish()}
-_STEPS_ABROAD: dict[str, dict[str, int]] = {
-    "de": {"hundert": 100, "tausend": 10**3, "million": 10**6, "millionen": 10**6, "milliarden": 10**9},
-    "fr": {"cent": 100, "cents": 100, "mille": 10**3, "million": 10**6, "millions": 10**6, "milliards": 10**9},
-    "es": {"cien": 100, "ciento": 100, "mil": 10**3, "millón": 10**6, "millones": 10**6},
+_ABROAD = {
+    code: words(_NUMBERS[code]["units"].split(), _NUMBERS[code]["tens"].split())
+    for code, words in (("de", _german), ("fr", _french), ("es", _spanish))
 }
-_ALONE_ABROAD: dict[str, dict[str, Fraction]] = {
-    "de": {"anderthalb": Fraction(3, 2), "ein dutzend": Fraction(12), "ein halbes dutzend": Fraction(6)},
-    "fr": {"une douzaine": Fraction(12), "une demi-douzaine": Fraction(6)},
-    "es": {"una docena": Fraction(12), "media docena": Fraction(6)},
-}
-_ARTICLES = {"de": "eine?", "fr": "une?", "es": "una?"}
-_BETWEEN = {"de": r"(?:und|\s)?", "fr": r"[\s-]", "es": r"\s"}
-_HALF_MORE = {"de": "(?!)", "fr": r"\set\sdemie?", "es": r"\sy\smedi[oa]"}
 
 
 def _either(words: Iterable[str]) -> str:
@@ -175,17 +143,18 @@ def _either(words: Iterable[str]) -> str:
 
 
 def _token_abroad(code: str) -> str:
-    article = rf"{_ARTICLES[code]}(?=\s?(?:{_either(_STEPS_ABROAD[code])})\b)"
-    return rf"(?:{_either([*_ABROAD[code], *_STEPS_ABROAD[code]])}|{article})"
+    steps, article = _NUMBERS[code]["steps"], _NUMBERS[code]["article"]
+    return rf"(?:{_either([*_ABROAD[code], *steps])}|{article}(?=\s?(?:{_either(steps)})\b))"
 
 
 _TOKENS_ABROAD = {code: pattern(_token_abroad(code)) for code in _ABROAD}
 _FORMS = {
     code: pattern(
-        rf"(?<![\w-])(?:(?P<alone>{_either(_ALONE_ABROAD[code])})"
-        rf"|{_token_abroad(code)}(?:{_BETWEEN[code]}{_token_abroad(code)}){{0,12}}(?P<half>{_HALF_MORE[code]})?)(?![\w-])"
+        rf"(?<![\w-])(?:(?P<alone>{_either(numbers['alone'])})"
+        rf"|{_token_abroad(code)}(?:{numbers['between']}{_token_abroad(code)}){{0,12}}(?P<half>{numbers['half']})?)"
+        r"(?![\w-])"
     )
-    for code in _ABROAD
+    for code, numbers in _NUMBERS.items()
 }
 
 
@@ -196,7 +165,7 @@ def abroad(text: str, language: str) -> Iterator[Numeral]:
     for found in _FORMS[language].finditer(text):
         words = found.group().lower()
         if found["alone"]:
-            yield Numeral(found.start(), found.end(), _ALONE_ABROAD[language][words])
+            yield Numeral(found.start(), found.end(), Fraction(_NUMBERS[language]["alone"][words]))
             continue
         end = found.start("half") - found.start() if found["half"] else len(words)
         yield Numeral(found.start(), found.end(), _composed(words[:end], language, bool(found["half"])))
@@ -207,7 +176,7 @@ def _composed(words: str, language: str, half: bool) -> Fraction | None:
     total = group = 0
     step, lowest = 1, 10**12
     for word in _TOKENS_ABROAD[language].findall(words):
-        step = _STEPS_ABROAD[language].get(word, 1)
+        step = _NUMBERS[language]["steps"].get(word, 1)
         if step == 100:
             if group > 9:
                 return None
@@ -292,14 +261,7 @@ def _kanji_value(body: str) -> Fraction | None:
 MOST_EXPONENT, MOST_POWER = 300, 30
 MOST_NUMERALS = 500
 """Maximum number of numerals that are read from a text."""
-_NAMES_OF_POWERS = {
-    2: "hundred",
-    3: "k K tausend mil mille",
-    6: "M mn mio millionen millones millón",
-    7: "cr",
-    9: "B bn mrd milliarden milliarde milliard",
-}
-_MAGNITUDES = {name: 10**power for power, names in _NAMES_OF_POWERS.items() for name in names.split()}
+_MAGNITUDES = {name: 10 ** int(power) for power, names in LANGUAGES["powers"].items() for name in names.split()}
 _MAGNITUDES |= {**BIG, "dozen": 12}
 _LONG = "|".join(sorted((name for name in _MAGNITUDES if len(name) > 2), key=len, reverse=True))
 _BODY = r"(?:\d{1,3}(?:[ \u00a0\u2009\u202f'_]\d{3}(?!\d))+(?:[.,]\d+)?|\d(?:[\d.,]*\d)?|\.\d+)"
