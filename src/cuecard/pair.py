@@ -268,7 +268,7 @@ def question(
     if not text.strip():
         raise BadInput("the question is empty", "say what you want to know")
     for each in (text, *choices, system or ""):
-        if not _is_text(each):
+        if any("\ud800" <= character <= "\udfff" for character in each):  # how Python decodes what is not UTF-8
             raise BadInput("the question is not text in UTF-8", "is it a file of another kind?")
     labels: tuple[str, ...] = ()
     if not choices:
@@ -304,11 +304,6 @@ def _is_model(given: object) -> bool:
     except BadInput:
         return False
     return True
-
-
-def _is_text(text: str) -> bool:
-    """Whether a text is valid Unicode: Python decodes command-line bytes that are not UTF-8 as lone surrogates."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _model(role: str, given: Model) -> Model:

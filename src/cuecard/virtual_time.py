@@ -34,10 +34,13 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
 
     def select(self, timeout: float | None) -> list[object]:
         """Move the clock to the next timer instead of waiting for it, or pause. Returns no file events."""
-        if timeout != 0 and not self._pause():
-            if timeout is None:
+        if timeout != 0:
+            if not all(future.done() for future in self._outside):
+                self.stop()
+            elif timeout is None:
                 raise Deadlock("nothing is left to wait for")
-            self._now_s += timeout
+            else:
+                self._now_s += timeout
         return []
 
     def _process_events(self, event_list: list[object]) -> None:
@@ -58,12 +61,6 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
                 future.set_result(None)
         self._outside.clear()
         self.run_forever()
-
-    def _pause(self) -> bool:
-        if all(future.done() for future in self._outside):
-            return False
-        self.stop()
-        return True
 
 
 async def outside() -> None:

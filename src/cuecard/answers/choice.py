@@ -265,7 +265,7 @@ def _as_written(reply: str, mention: Mention) -> str:
 
 
 def _by_words(reply: str, question: Question) -> Reading:
-    """The option that is the whole text, its claim, or a mention; a mention counts in a short text only."""
+    """The option that is the whole text, its claim, its number, or a mention; the latter in a short text only."""
     options = [_option_core(option) for option in question.options]
     parts = sentences(before_reasons(reply)) or [reply]
     claim = claimed(parts[0], question.text) if len(parts) == 1 else parts[0]
@@ -280,9 +280,13 @@ def _by_words(reply: str, question: Question) -> Reading:
     polar = _by_polarity(reply, question)
     if polar is not Blank.NOTHING:
         return polar
-    if all(_value(option) is not None for option in question.options):
-        return _by_number(reply, question)
-    return _by_mention(reply, question)
+    values = [_value(option) for option in question.options]
+    if None in values:
+        return _by_mention(reply, question)
+    reading = number.read(reply, question)
+    if not isinstance(reading, Answer):
+        return reading
+    return one_of([Answer(reading.text, letter(i)) for i, value in enumerate(values) if value == reading.value])
 
 
 def _by_mention(reply: str, question: Question) -> Reading:
@@ -318,15 +322,6 @@ def _by_polarity(reply: str, question: Question) -> Reading:
         return Blank.NOTHING
     reading = words.read_yes_no(reply, question)
     return Answer(reading.text, letter(values.index(reading.value))) if isinstance(reading, Answer) else reading
-
-
-def _by_number(reply: str, question: Question) -> Reading:
-    """If the options are numbers: the one of the same value."""
-    reading = number.read(reply, question)
-    if not isinstance(reading, Answer):
-        return reading
-    values = [_value(option) for option in question.options]
-    return one_of([Answer(reading.text, letter(i)) for i, value in enumerate(values) if value == reading.value])
 
 
 # --- letters in prose -------------------------------------------------------------------------------------------------

@@ -218,12 +218,9 @@ def _without_defaults(value: Any, schema: Any, definitions: Mapping[str, Any]) -
     return {
         key: _without_defaults(inner, wanted.get(key), definitions)
         for key, inner in value.items()
-        if not _is_default(inner, wanted.get(key))
+        if not (isinstance(own := wanted.get(key), dict) and "default" in own)
+        or _compared(inner) != _compared(own["default"])
     }
-
-
-def _is_default(value: Any, schema: Any) -> bool:
-    return isinstance(schema, dict) and "default" in schema and _compared(value) == _compared(schema["default"])
 
 
 def _followed(schema: Any, definitions: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,7 +6,6 @@ An expression is a number if possible, else compact LaTeX.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
@@ -159,7 +158,12 @@ def _claim(sentence: str, question: Question, language: str) -> Reading:
     counted = numerals(sentence, language)
     if len(counted) > MOST_NUMERALS or _TIME_OR_DATE.search(sentence):
         return Blank.UNCLEAR
-    found = list(_not_denied(sentence, counted))
+    found = [
+        one
+        for one in counted
+        if not _DENIED.search(sentence[max(0, one.start - 30) : one.start])
+        and not _DENIED_AFTER.match(sentence, one.end)
+    ]
     totals = [numeral for numeral in found if _IN_TOTAL.match(sentence, numeral.end)]
     found = totals or found
     results = [end.end() for end in _RESULT.finditer(sentence) if found and end.end() <= found[-1].start]
@@ -168,7 +172,7 @@ def _claim(sentence: str, question: Question, language: str) -> Reading:
     else:
         found = [numeral for numeral in found if numeral.start >= results[-1]]
     if len({numeral.value for numeral in found}) > 1:
-        found = [numeral for numeral in found if not _is_label(sentence, numeral, question)] or found
+        found = [numeral for numeral in found if _label(sentence, numeral) not in _labels(question.text)] or found
     missing = _none_of(sentence, question) if _COUNTS.search(question.text) else None
     values = {numeral.value for numeral in found} | ({Fraction(0)} if missing else set())
     if not values:
@@ -197,16 +201,6 @@ def _total_of_parts(sentence: str, found: list[Numeral]) -> list[Numeral]:
     return [last] if closed and last.value == sum(numeral.value or 0 for numeral in parts) else []
 
 
-def _not_denied(sentence: str, found: list[Numeral]) -> Iterator[Numeral]:
-    """The numbers that are not denied: 6 in "not 5 but 6"."""
-    return (
-        one
-        for one in found
-        if not _DENIED.search(sentence[max(0, one.start - 30) : one.start])
-        and not _DENIED_AFTER.match(sentence, one.end)
-    )
-
-
 def _is_bound(sentence: str, numeral: Numeral) -> bool:
     """Whether the number is only a bound: more than 5, 5+, at least 5."""
     before = sentence[max(0, numeral.start - 20) : numeral.start]
@@ -215,16 +209,10 @@ def _is_bound(sentence: str, numeral: Numeral) -> bool:
     return bool(_BOUND_BEFORE.search(before) or _BOUND_AFTER.match(sentence, numeral.end) or differs)
 
 
-def _is_label(sentence: str, numeral: Numeral, question: Question) -> bool:
-    """Whether the number names a thing as in the question: the 2 of "row 2"."""
-    label = _label(sentence, numeral)
-    return label is not None and label in _labels(question.text)
-
-
 @lru_cache(maxsize=64)
-def _labels(text: str) -> frozenset[tuple[str, Fraction | None] | None]:
-    """All numbered things of a question, cached for its next numeral."""
-    return frozenset(_label(text, one) for one in numerals(text))
+def _labels(text: str) -> frozenset[tuple[str, Fraction | None]]:
+    """All numbered things of a question, like "row 2", cached for its next numeral."""
+    return frozenset(label for one in numerals(text) if (label := _label(text, one)) is not None)
 
 
 def _label(text: str, numeral: Numeral) -> tuple[str, Fraction | None] | None:
@@ -308,18 +296,14 @@ def _inner(formula: re.Match[str]) -> str:
 
 def _expression(text: str, question: Question) -> Reading:
     trimmed = text.strip().rstrip(".,;").strip()
-    value = None if _is_tuple(trimmed) or _FACTORIAL.search(trimmed) else whole(trimmed)
+    is_tuple = trimmed[:1] in ("(", "[") and trimmed[-1:] in (")", "]") and "," in trimmed  # (1,2) is not 1.2
+    value = None if is_tuple or _FACTORIAL.search(trimmed) else whole(trimmed)
     if value is not None and not re.search(r"[A-Za-z]\s*=|\\(?:circ|pi)|°|%", trimmed):
         return Answer(trimmed, value)
     if _prose(trimmed):
         return read(plain(trimmed), question)
     compact = tidy(trimmed)
     return Answer(trimmed, compact) if re.search(r"[^\W_]|[∞∅]", compact) else Blank.NOTHING
-
-
-def _is_tuple(text: str) -> bool:
-    """Whether a text is a point or an interval: (1,2) is not 1.2."""
-    return text[:1] in ("(", "[") and text[-1:] in (")", "]") and "," in text
 
 
 def _prose(text: str) -> bool:

@@ -122,7 +122,7 @@ def outline(schema: object) -> str | None:
             return f"has more than {MOST_CHARS} characters"
     except (ValueError, RecursionError):
         return f"is nested more than {MOST_DEPTH} deep"
-    if _depth(schema) > MOST_DEPTH:
+    if sum(any(isinstance(each, dict | list) for each in level) for level in _levels(schema)) > MOST_DEPTH:
         return f"is nested more than {MOST_DEPTH} deep"
     for key, reference in _keywords(schema):
         if key in _REFERENCES and isinstance(reference, str) and not reference.startswith("#"):
@@ -175,10 +175,6 @@ def _tree(schema: str) -> int | None:
 def _parts(value: object) -> int:
     """At most this many values and keys are in a value, itself included."""
     return 2 * sum(map(len, _levels(value)))
-
-
-def _depth(value: object) -> int:
-    return sum(any(isinstance(each, dict | list) for each in level) for level in _levels(value))
 
 
 def _levels(value: object) -> Iterator[list[object]]:

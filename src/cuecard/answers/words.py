@@ -66,13 +66,14 @@ def read_yes_no(text: str, question: Question) -> Reading:
 
 
 def _sentence(sentence: str, question: Question) -> Reading:
-    """One sentence that is not the first: a single yes or no, one at its end, or the question as a statement."""
+    """One sentence that is not the first: a yes or no alone, at its end or ending a clause, or a statement."""
     if len(sentence.split()) <= 2 and (alone := polarity(sentence)) is not None:
         return _yes_or_no(sentence, alone)
     ending = _ENDS.search(sentence)
     if ending is not None:
         return _yes_or_no(ending["word"], ending["word"].lower() in ("yes", "true"))
-    opened = _clear_start(sentence)
+    word, rest = _word(_start(sentence))
+    opened = _CLEAR[word] if word in _CLEAR and _stops(rest) else _spaceless(_start(sentence))
     if opened is not None:
         return _yes_or_no(sentence, opened)
     stated = presence(sentence, question.text)
@@ -190,12 +191,6 @@ def _first(opening: str) -> bool | None:
         empty = not _CLEAR[word] and (_NO_WHAT.match(rest) or _DONT_KNOW.match(rest))
         return None if empty or rest.startswith("-") else _CLEAR[word]
     return _ALONE_OR_STOPPED[word] if word in _ALONE_OR_STOPPED and _stops(rest) else _spaceless(opening)
-
-
-def _clear_start(sentence: str) -> bool | None:
-    """True or False if a sentence begins with a yes or a no that ends a clause: "No, it is green"."""
-    word, rest = _word(_start(sentence))
-    return _CLEAR[word] if word in _CLEAR and _stops(rest) else _spaceless(_start(sentence))
 
 
 def _spaceless(opening: str) -> bool | None:

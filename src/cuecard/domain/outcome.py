@@ -202,15 +202,10 @@ def outcome_as_object(outcome: Outcome) -> dict[str, Any]:
     return {
         **_attributes(outcome, names),
         "latency": {"total_s": outcome.total_s, "handoff_s": outcome.handoff_s, "kind": outcome.latency_kind},
-        "gain": gain_as_object(compare_with_large(outcome)),
+        "gain": _attributes(compare_with_large(outcome), "short_s reasoning_s faster_than_short faster_than_reasoning"),
         "usage": {model: usage_as_object(usage) for model, usage in outcome.usage.items()},
         "calls": [call_as_object(call) for call in outcome.calls],
     }
-
-
-def gain_as_object(comparison: LatencyComparison) -> dict[str, Any]:
-    """Seconds of the large model alone: its short answer (measured), its reasoning (estimated); None if unknown."""
-    return _attributes(comparison, "short_s reasoning_s faster_than_short faster_than_reasoning")
 
 
 def usage_as_object(usage: Usage) -> dict[str, int | None]:

@@ -135,7 +135,11 @@ def _accepted(
                 is_sure = f"the large model is sure of its own ({sure:.2f}, at least {least or 0:g} wanted)"
                 return " and ".join([AGREE] * agreement + [is_sure] * (least is not None))
             case Calibrated(least):
-                chance = _chance(question, team, sure, small, alike)
+                table, kind = _table(team), question.kind
+                if small is None or alike is None:
+                    chance = table.alone(kind, sure)
+                else:
+                    chance = table.probability(kind, alike, sure, small.confidence)
                 if chance >= least:
                     shown = math.floor(1000 * chance) / 1000  # never 1.000
                     by_table = f"with probability {shown:.3f} by the table (at least {least:g} wanted)"
@@ -143,13 +147,6 @@ def _accepted(
             case _:
                 pass
     return None
-
-
-def _chance(question: Question, team: Team, sure: float, small: Reply | None, alike: bool | None) -> float:
-    """The probability that the large model's answer is right, by the table."""
-    if small is None or alike is None:
-        return _table(team).alone(question.kind, sure)
-    return _table(team).probability(question.kind, alike, sure, small.confidence)
 
 
 def _table(team: Team) -> AcceptanceTable:

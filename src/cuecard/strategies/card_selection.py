@@ -126,7 +126,7 @@ class CardCut:
         """The cut card. `weighed`: the pieces of the card with a model's weights, if the selector needs them."""
         parts = words(card)
         weights = TEXT_ONLY[self.selector](parts) if weighed is None else by_word(parts, weighed)
-        ending = _length_of_ending(card)
+        ending = len(words(_SENTENCE_END.split(card.strip())[-1]))
         body = len(parts) - (0 if self.ending is Ending.FREE else ending)
         kept = self._chosen(weights[:body])
         if self.ending is Ending.KEPT:
@@ -175,8 +175,3 @@ def by_word(parts: Sequence[str], weighed: Weighed) -> list[float]:
         if parts:
             weights[place] += weight
     return weights
-
-
-def _length_of_ending(card: str) -> int:
-    """Number of words of the last sentence."""
-    return len(words(_SENTENCE_END.split(card.strip())[-1]))

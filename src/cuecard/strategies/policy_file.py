@@ -225,15 +225,11 @@ class PolicyOptions(TypedDict, total=False):
     ]
 
 
-def _declared() -> dict[str, Option]:
-    options = {}
-    for name, hint in get_type_hints(PolicyOptions, include_extras=True).items():
-        kind, option = get_args(hint)
-        options[name] = replace(option, name=name, kind=get_args(kind)[0])
-    return options
-
-
-OPTIONS: Mapping[str, Option] = _declared()
+OPTIONS: Mapping[str, Option] = {
+    name: replace(option, name=name, kind=get_args(kind)[0])
+    for name, hint in get_type_hints(PolicyOptions, include_extras=True).items()
+    for kind, option in (get_args(hint),)
+}
 """By name, in the order of `PolicyOptions`."""
 
 

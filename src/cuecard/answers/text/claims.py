@@ -110,7 +110,9 @@ def claimed(sentence: str, question: str, strict: bool = False) -> str:
     while found is not None and _RELATIVE.search(found["subject"].strip()):
         at = found.start("rest")
         found = copula.match(claim, at - 1) if claim.find(" ", at) >= 0 else None
-    if found is None or not _is_subject(claim[: found.start("rest")], question, strict):
+    subject = "" if found is None else claim[: found.start("rest")].strip()
+    named = _content(subject) & _content(question) or (not strict and _PLAIN_SUBJECT.match(subject))
+    if found is None or not named:
         unsure = _UNSURE.match(claim)
         return "" if strict else unquoted(_positive(claim[unsure.end() if unsure else 0 :]))
     rest = found["rest"].strip()
@@ -143,12 +145,6 @@ def _subject_asked_for(claim: str, question: str) -> str:
     if found is None or not (rest <= set(normalise(asked["of"]).split()) or rest <= {"it", "this", "that"}):
         return ""
     return found["subject"].strip()
-
-
-def _is_subject(subject: str, question: str, strict: bool) -> bool:
-    return bool(_content(subject) & _content(question)) or (
-        not strict and _PLAIN_SUBJECT.match(subject.strip()) is not None
-    )
 
 
 def is_about(sentence: str, question: str) -> bool:
@@ -306,7 +302,8 @@ def presence(sentence: str, question: str) -> bool | None:
     verdicts = set[bool]()
     for clause in _CLAUSES.split(sentence):
         words = [without_s(word) for word in _WORD_OR_CHARACTER.findall(clause.lower())]
-        noun = _find(words, sought[0])
+        size = len(sought[0])
+        noun = next((at for at in range(len(words) - size + 1) if tuple(words[at : at + size]) == sought[0]), None)
         if noun is None:
             continue
         denied = (_NO_CJK if re.match(f"[{CJK}]", "".join(sought[0])) else _NO_LATIN).search(clause)
@@ -338,11 +335,6 @@ def _sought(question: str) -> tuple[tuple[str, ...], ...]:
 def _content_in_order(text: str) -> tuple[str, ...]:
     words = _WORD_OR_CHARACTER.findall(text.lower())
     return tuple(without_s(word) for word in words if word not in _NO_NOUN)
-
-
-def _find(words: list[str], sought: tuple[str, ...]) -> int | None:
-    size = len(sought)
-    return next((at for at in range(len(words) - size + 1) if tuple(words[at : at + size]) == sought), None)
 
 
 def _in_order(words: list[str], sought: list[str]) -> bool:

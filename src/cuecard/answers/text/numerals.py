@@ -297,7 +297,8 @@ _IRRATIONAL = pattern(
 
 def numerals(text: str, language: str = "en") -> list[Numeral]:
     """The numbers of a text in order, with those in words. More than MOST_NUMERALS if there are too many."""
-    forms = [cjk(text), _digits(text, language), english(text), abroad(text, language)]
+    digits = (Numeral(one.start(), one.end(), _value(one, language)) for one in _DIGITS.finditer(text))
+    forms = [cjk(text), digits, english(text), abroad(text, language)]
     found = [_with_sign(text, numeral) for form in forms for numeral in islice(form, MOST_NUMERALS + 1)]
     kept = list[Numeral]()
     for numeral in sorted(found, key=lambda one: (one.start, -one.end)):
@@ -336,11 +337,6 @@ def literal(body: str, language: str = "en") -> Fraction | None:
 
 def _decimal(whole: str, part: str) -> Fraction:
     return Fraction(int(whole or "0") * 10 ** len(part) + int(part), 10 ** len(part))
-
-
-def _digits(text: str, language: str) -> Iterator[Numeral]:
-    for found in _DIGITS.finditer(text):
-        yield Numeral(found.start(), found.end(), _value(found, language))
 
 
 def _with_sign(text: str, numeral: Numeral) -> Numeral:
