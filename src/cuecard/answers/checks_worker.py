@@ -87,34 +87,29 @@ def _validator(text: str) -> Any:
 
 def _resolve(schema: Any, referencing: Any) -> None:
     """Raises Wrong for an unresolvable reference; those below an `$id` of their own fail only when used."""
-    if _has_inner_id(schema):
+    objects = list(_objects(schema))
+    if any(isinstance(each.get("$id"), str) for each in objects[1:]):
         return
     resource = referencing.Resource.from_contents(
         schema, default_specification=import_module("referencing.jsonschema").DRAFT202012
     )
     resolver = referencing.Registry().resolver_with_root(resource)
-    for reference in _references(schema):
+    for reference in (each.get("$ref") for each in objects):
         try:
-            resolver.lookup(reference)
+            if isinstance(reference, str):
+                resolver.lookup(reference)
         except referencing.exceptions.Unresolvable as error:
             raise Wrong(_line(f"the reference {reference!r} leads nowhere")) from error
 
 
-def _has_inner_id(schema: Any) -> bool:
-    inner = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
-    return any((isinstance(each, dict) and isinstance(each.get("$id"), str)) or _has_inner_id(each) for each in inner)
-
-
-def _references(schema: Any) -> Iterator[str]:
+def _objects(schema: Any) -> Iterator[dict[str, Any]]:
+    """The schema and all objects in it that are no data, the schema first."""
     if isinstance(schema, dict):
-        for key, value in schema.items():
-            if key == "$ref" and isinstance(value, str):
-                yield value
-            elif key not in _DATA:
-                yield from _references(value)
-    elif isinstance(schema, list):
-        for each in schema:
-            yield from _references(each)
+        yield schema
+    inner = schema.items() if isinstance(schema, dict) else enumerate(schema) if isinstance(schema, list) else ()
+    for key, value in inner:
+        if key not in _DATA:
+            yield from _objects(value)
 
 
 def _misfit(validator: Any, value: Any) -> str | None:

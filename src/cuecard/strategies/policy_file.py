@@ -47,8 +47,9 @@ class Surface(Flag):
 
 
 EVERYWHERE = ~Surface(0)
-_ONE_REQUEST = EVERYWHERE & ~Surface.STUDY & ~Surface.REPLAY
-_BASELINE = _ONE_REQUEST & ~Surface.REQUEST
+_NO_STUDY = EVERYWHERE & ~Surface.STUDY
+_SINGLE = _NO_STUDY & ~Surface.REPLAY
+_BASELINE = _SINGLE & ~Surface.REQUEST
 """Not for clients of the gateway: some of these options multiply the cost of a request."""
 
 
@@ -104,11 +105,7 @@ class PolicyOptions(TypedDict, total=False):
     schedule: Annotated[
         str | None,
         Option(
-            "schedule",
-            "thrifty, overlap or eager; default: by where the models run.",
-            EVERYWHERE & ~Surface.STUDY,
-            Schedule,
-            in_arms="",
+            "schedule", "thrifty, overlap or eager; default: by where the models run.", _NO_STUDY, Schedule, in_arms=""
         ),
     ]
     accept: Annotated[
@@ -122,34 +119,26 @@ class PolicyOptions(TypedDict, total=False):
     card: Annotated[
         str | None,
         Option(
-            "card",
-            "How the reader is given the reasoning: thinking, notes or turn.",
-            _ONE_REQUEST,
-            CardFormat,
-            in_arms="",
+            "card", "How the reader is given the reasoning: thinking, notes or turn.", _SINGLE, CardFormat, in_arms=""
         ),
     ]
     card_keep: Annotated[
         float | None,
-        Option("cut.keep", "The share of the reasoning's words that the reader gets.", _ONE_REQUEST, in_arms="keep"),
+        Option("cut.keep", "The share of the reasoning's words that the reader gets.", _SINGLE, in_arms="keep"),
     ]
     card_select: Annotated[
         str | None,
         Option(
             "cut.select",
             "Which words: attention, reader, surprise, first, last, content, sentences, random; or …-passage.",
-            _ONE_REQUEST,
+            _SINGLE,
             in_arms="select",
         ),
     ]
     card_ending: Annotated[
         str | None,
         Option(
-            "cut.ending",
-            "The reasoning's last sentence: free, kept or removed.",
-            _ONE_REQUEST,
-            Ending,
-            in_arms="ending",
+            "cut.ending", "The reasoning's last sentence: free, kept or removed.", _SINGLE, Ending, in_arms="ending"
         ),
     ]
     early_stop: Annotated[
@@ -157,7 +146,7 @@ class PolicyOptions(TypedDict, total=False):
         Option(
             "early_stop",
             "TIMES[:WORDS[:CONFIDENCE]]: the reasoning ends when the reader, asked every WORDS, gives the same answer.",
-            _ONE_REQUEST,
+            _SINGLE,
             EarlyStop.parse,
         ),
     ]

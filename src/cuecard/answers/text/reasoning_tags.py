@@ -89,6 +89,9 @@ class Finder:
         return tag.group() if tag else None
 
 
+_finder = lru_cache(maxsize=256)(Finder)
+
+
 @dataclass(frozen=True)
 class TagTable:
     """Families of tags, and their finders."""
@@ -114,15 +117,8 @@ class TagTable:
 
     def closing(self, *tags: str) -> Finder:
         """A finder of the tags that close the families of `tags`; of all families if none is given."""
-        if tags not in self._closing:
-            wanted = [self.family[lowered(tag)] for tag in tags] or self.families
-            self._closing[tags] = Finder(end for each in wanted for end in each.ends)
-        return self._closing[tags]
-
-    @cached_property
-    def _closing(self) -> dict[tuple[str, ...], Finder]:
-        """Cache of `closing`; tags come from a model's style and settings, so there are few."""
-        return {}
+        wanted = [self.family[lowered(tag)] for tag in tags] or self.families
+        return _finder(tuple(end for each in wanted for end in each.ends))
 
 
 @lru_cache(maxsize=64)
@@ -196,7 +192,8 @@ class AnswerMarker:
             at += 1
             plain = self._line.lower().replace("：", ":").replace("*", "").replace("_", "").lstrip(" \t#>-")
             if plain in self.MARKERS and not self._fenced:
-                self.is_complete, self.bold = True, _bold(self._line)
+                opens_before = self._line.lstrip(" \t#>-")[0] in "*_"
+                self.is_complete, self.bold = True, opens_before and self._line.rstrip(" :：")[-1] not in "*_"
             elif len(self._line) > self._LONGEST or not any(mark.startswith(plain) for mark in self._UNDECIDED):
                 self._fenced ^= plain.startswith(self._FENCE)
                 before.append(self._line)
@@ -207,8 +204,3 @@ class AnswerMarker:
         """The text that was held back."""
         line, self._line = self._line, ""
         return line
-
-
-def _bold(marker: str) -> bool:
-    """Whether a marker's bold face begins before its word and does not end after it."""
-    return marker.lstrip(" \t#>-")[0] in "*_" and marker.rstrip(" :：")[-1] not in "*_"
