@@ -107,7 +107,7 @@ def test_progress_on_a_narrow_terminal_shows_each_arms_accuracy_on_a_line(width:
     console = Console(file=io.StringIO(), width=width, height=40, force_terminal=True, color_system=None)
     with RunBar(console, 40) as bar:
         bar.listen(RunProgress(40, answered=4), RECORDS)
-        bar._bar.refresh()
+        bar.refresh()
         text = re.sub(r"\x1b\[[?\d]*\w", "", console.file.getvalue())
     lines = text.rpartition("questions")[2].splitlines()
     assert "4/40" in lines[0]

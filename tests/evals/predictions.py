@@ -6,6 +6,7 @@ import asyncio
 import csv
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -185,3 +186,8 @@ def only(summary: Record) -> Record:
     (task,) = summary["tasks"].values()
     arms: Record = task["arms"]
     return arms
+
+
+def unresolved(filled: ImportResult) -> dict[str, dict[str, int]]:
+    """By arm: the number of unresolved questions for each missing call."""
+    return {arm: dict(Counter(each.values())) for arm, each in filled.unresolved.items() if each}

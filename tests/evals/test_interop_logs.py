@@ -8,14 +8,13 @@ import zipfile
 
 import pytest
 from files import b64, tsv
-from predictions import GOLDS, SMALL_SHORT, harness, imported, inspect_log, log_samples, only, pets, samples
+from predictions import GOLDS, SMALL_SHORT, harness, imported, inspect_log, log_samples, only, pets, samples, unresolved
 from test_interop_files import known, refusal
 from test_interop_runs import answers, calls
 
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput
 from cuecard.evals.interop import inspect, lmms, places, source
-from cuecard.evals.interop.imports import unresolved
 from cuecard.evals.tasks.registry import open_task
 
 SHORT = ("small", Mode.SHORT)

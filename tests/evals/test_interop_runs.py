@@ -17,6 +17,7 @@ from predictions import (
     rows,
     samples,
     table,
+    unresolved,
     written,
 )
 
@@ -25,7 +26,7 @@ from cuecard.domain.errors import BadInput, ModelUnreachable
 from cuecard.evals import run_folder
 from cuecard.evals.analysis.summary import bounds
 from cuecard.evals.interop import parted
-from cuecard.evals.interop.imports import CardReader, unresolved
+from cuecard.evals.interop.imports import CardReader
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel
 

@@ -307,8 +307,8 @@ def test_a_file_is_a_study_with_and_without_the_command(tmp_path: Path):
     ("words", "message"),
     [
         (["--schemes", "cascad"], "unknown scheme"),
-        (["--budgets", "much"], "are no numbers"),
-        (["--budgets", "-1"], "a share above 0"),
+        (["--budgets", "much"], "are not numbers above 0"),
+        (["--budgets", "-1"], "are not numbers above 0"),
         (["--against", "nothing"], "is not among the schemes"),
         (["--cuts", "0"], "whole numbers from 1"),
     ],

@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 from test_study import CALLS, MODELS, QUESTIONS, bench
 
-from cuecard.cli.evals.study import HowOnRay
+from cuecard.cli.evals.study import How
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.evals.runner import ray_workers
 from cuecard.evals.study import ARMS
@@ -78,13 +78,13 @@ def test_without_ray_the_error_names_what_to_install(monkeypatch):
 
 
 def test_options_of_a_cluster_are_refused_without_one():
-    cluster = HowOnRay(ray=True, ray_workers=3, ray_address="auto", ray_apart=True, ray_gpus=0.5)
-    assert HowOnRay().on is None
+    cluster = How(ray=True, ray_workers=3, ray_address="auto", ray_apart=True, ray_gpus=0.5)
+    assert How().on is None
     assert cluster.on == ray_workers.Sizes(3, "auto", True, 0.5)
     with pytest.raises(BadInput, match="--ray-workers is about a Ray cluster"):
-        HowOnRay(ray_workers=3).on  # noqa: B018
+        How(ray_workers=3).on  # noqa: B018
     with pytest.raises(BadInput, match="at least 1 worker"):
-        HowOnRay(ray=True, ray_workers=0).on  # noqa: B018
+        How(ray=True, ray_workers=0).on  # noqa: B018
 
 
 def test_the_command_line_starts_without_ray():

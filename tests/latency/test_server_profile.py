@@ -246,7 +246,7 @@ def test_the_report_shows_and_defines_every_metric_be_there_a_fit_or_not(
     [
         (("demo-small",), "timed differently"),
         (("--dtype", "float32"), "--dtype does not apply to servers"),
-        (("--rate", "never"), "are not requests a second"),
+        (("--rate", "never"), "are not numbers above 0"),
         (("--concurrency", "0"), "are not whole numbers"),
     ],
 )

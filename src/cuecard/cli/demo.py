@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Any
 
 import typer
@@ -52,7 +51,12 @@ def demo(
     large: Annotated[str, typer.Option(help="The large model, which gives the answer.")] = "demo-large",
 ) -> None:
     """Run every strategy on two kinds of questions, live: a table, verdicts, a time line and an HTML report."""
-    _check(shapes, boards)
+    if shapes < 0 or boards < 0:
+        raise BadInput("--shapes and --boards cannot be less than 0")
+    if shapes + boards == 0:
+        raise BadInput("there are no questions to ask", "give --shapes or --boards at least 1")
+    if shapes > EASY_VQA_TEST:
+        raise BadInput(f"easy-VQA's test split has only {EASY_VQA_TEST} questions", "lower --shapes")
     for package in ("easy_vqa", "sklearn"):  # report a missing package before anything runs
         required(package, "the demo", EXTRA)
     drawn = required("cuecard.report.evaluation.report", "the demo", EXTRA)
@@ -66,15 +70,6 @@ def demo(
         run = stop.run(_run(plan, models, watch))
         page = _results(run, study.config(plan), out, drawn, watch)
     typer.echo(f"\nreport:  {page}\nnumbers: {out / 'results.json'}")
-
-
-def _check(shapes: int, boards: int) -> None:
-    if shapes < 0 or boards < 0:
-        raise BadInput("--shapes and --boards cannot be less than 0")
-    if shapes + boards == 0:
-        raise BadInput("there are no questions to ask", "give --shapes or --boards at least 1")
-    if shapes > EASY_VQA_TEST:
-        raise BadInput(f"easy-VQA's test split has only {EASY_VQA_TEST} questions", "lower --shapes")
 
 
 def _prepare(out: Path) -> None:
@@ -134,9 +129,7 @@ class _Watch:
             self._draw(self._live)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._live is not None:
             self._live.transient = kind is None  # keep the table of a stopped demo
             self._live.stop()

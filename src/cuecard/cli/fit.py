@@ -165,11 +165,12 @@ def estimate(
     as_json: bool = False,
 ) -> None:
     """Print seconds of strategies by tokens of reasoning: for a budget, or for a few lengths. Raises BadInput."""
-    fits, specs = fits_of(path), {role: _spec(given) for role, given in roles.items()}
+    fits = fits_of(path)
+    specs = {role: str(given["model"] if isinstance(given, Mapping) else given) for role, given in roles.items()}
     # profiles name a server's model by the part after the #, other models by the last part
     names = {role: text.rpartition("#")[2].rstrip("/").rpartition("/")[2] for role, text in specs.items()}
     chosen = {role: plainest(fits, names[role]) for role in ("small", "large")}
-    workload = _workload(question, chosen["small"])
+    workload = _workload(question, chosen["small"].pixels_per_visual_token or PIXELS)
     lengths = (budget,) if budget is not None else LENGTHS
     profiles = {role: fit.profile for role, fit in chosen.items()}
     # models in this process share its cores or its device; a profile's model need not be available at all
@@ -178,7 +179,11 @@ def estimate(
     ways = [replace(way, reasoning=length) for _, way in rows for length in lengths]
     took = iter(outcome.total_s for outcome in outcomes(profiles, workload, ways))
     found = {name: {length: next(took) for length in lengths} for name, _ in rows}
-    wanted = _lengths(workload, lengths)
+    wanted = {
+        "visual_tokens": (workload.visual,),
+        "prompt_tokens": (workload.prompt, *(workload.prompt + length for length in lengths)),  # with the card
+        "output_tokens": (workload.answer, *(length + workload.answer for length in lengths)),
+    }
     notes = [f"extrapolated: {line}" for fit in chosen.values() for line in fit.beyond(wanted)]
     if as_json:
         estimated = {
@@ -212,28 +217,15 @@ def _ways(schedule: Schedule) -> list[tuple[str, Way]]:
     ]
 
 
-def _spec(given: Any) -> str:
-    return str(given["model"] if isinstance(given, Mapping) else given)
-
-
-def _workload(question: Question, fit: Fit) -> RequestSize:
-    """The size of the question in tokens, estimated from characters and pixels."""
-    visual = sum(_visual(image.data, fit.pixels_per_visual_token or PIXELS) for image in question.images)
+def _workload(question: Question, pixels: float) -> RequestSize:
+    """The size of the question in tokens, estimated from characters and pixels; `pixels`: per visual token."""
+    visual = 0
+    for image in question.images:
+        with Pictures.open(io.BytesIO(image.data)) as picture:
+            visual += max(1, round(picture.width * picture.height / pixels))
     turns = prompt.short(question, prompt.TAGS).turns
     text = math.ceil(sum(len(turn.text) for turn in turns) / CHARACTERS)
     return RequestSize(visual, visual + max(text, LEAST_TEXT))
-
-
-def _visual(data: bytes, pixels: float) -> int:
-    with Pictures.open(io.BytesIO(data)) as picture:
-        return max(1, round(picture.width * picture.height / pixels))
-
-
-def _lengths(workload: RequestSize, lengths: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """Tokens of the estimated calls, by the names of the measured ranges."""
-    written = (workload.answer, *(length + workload.answer for length in lengths))
-    prompts = (workload.prompt, *(workload.prompt + length for length in lengths))  # the reader's has the card in it
-    return {"visual_tokens": (workload.visual,), "prompt_tokens": prompts, "output_tokens": written}
 
 
 # --- the page of a profile --------------------------------------------------------------------------------------------
@@ -300,12 +292,10 @@ def _facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Facts about a profile, for the footer of its page."""
     config = about["config"]
     lines = [("models", ", ".join(config.get("models") or ())), ("timed", str(config.get("source") or "not known"))]
-    lines += [(f"grid, {name.replace('_', ' ')}", _plain(value)) for name, value in (config.get("grid") or {}).items()]
+    for name, value in (config.get("grid") or {}).items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        lines.append((f"grid, {name.replace('_', ' ')}", text))
     return formatting.run_facts(about, lines)
-
-
-def _plain(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 # --- plans ------------------------------------------------------------------------------------------------------------

@@ -42,6 +42,17 @@ def whole_numbers(option: str, text: str, least: int) -> tuple[int, ...]:
     return numbers
 
 
+def positive_numbers(option: str, text: str) -> tuple[float, ...]:
+    """`0.5,1` -> (0.5, 1.0). Raises BadInput."""
+    try:
+        numbers = tuple(dict.fromkeys(map(float, parts(text))))
+    except ValueError:
+        numbers = ()
+    if not numbers or not 0 < min(numbers) <= max(numbers) < float("inf"):
+        raise BadInput(f"{option} {text!r} are not numbers above 0", f"for instance {option} 0.5,2")
+    return numbers
+
+
 def progress_bar(console: Console, **more: Any) -> Progress:
     """A bar with counts and the remaining time; nothing without a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

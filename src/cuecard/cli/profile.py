@@ -17,13 +17,21 @@ from rich.text import Text
 
 from cuecard import disk
 from cuecard.cli import make_console
-from cuecard.cli.options import LINE_S, Stopping, parts, progress_bar, telling_what_is_kept, whole_numbers
+from cuecard.cli.options import (
+    LINE_S,
+    Stopping,
+    parts,
+    positive_numbers,
+    progress_bar,
+    telling_what_is_kept,
+    whole_numbers,
+)
 from cuecard.domain.errors import BadInput, required
 from cuecard.latency import server_profile
 from cuecard.latency.readings import ABOUT
 from cuecard.latency.rounds import COMPILED, FUSED, USUAL, Grid, drifted
 from cuecard.latency.server_profile import LEAST_REQUESTS, ServerProfile
-from cuecard.latency.server_requests import PERCENTILES, Spread, served
+from cuecard.latency.server_requests import PERCENTILES, served
 from cuecard.models import probe as probes
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.spec import Served, parse, secret
@@ -32,15 +40,8 @@ from cuecard.report.formatting import machine
 Maybe = typer.Option
 EACH = 4
 """Requests per point and round, for each concurrent request."""
-SHOWN = {
-    "queue": "queue",
-    "TTFT": "TTFT",
-    "TTFO": "TTFO",
-    "TPOT, vLLM": "TPOT",
-    "ITL": "ITL",
-    "E2EL": "E2EL",
-}
-"""Metrics in the table, with their heads; the report has all of them."""
+SHOWN = ("queue", "TTFT", "TTFO", "TPOT, vLLM", "ITL", "E2EL")
+"""Metrics in the table; the report has all of them."""
 ATTENTION = ("sdpa", "eager", FUSED, COMPILED, USUAL)
 
 
@@ -129,8 +130,18 @@ def profile(
              "--cached-tokens": cached_tokens}, "servers",
         )  # fmt: skip
         at_once = whole_numbers("--concurrency", concurrency, least=1) if concurrency else ()
-        more = {"ignore_eos": ignore_eos, "fresh": fresh, "limit_s": timeout_s}
-        wish = _server_settings(models, rate, at_once, requests, api_key, **more, **shape, **limits)
+        wish = ServerProfile(
+            models=[spec for model in models if isinstance(spec := parse(model), Served)],
+            rate=(None,) if rate is None else positive_numbers("--rate", rate),
+            concurrency=at_once or ((1,) if rate is None else (None,)),
+            requests=requests or max(LEAST_REQUESTS, EACH * max(at_once, default=1)),
+            api_key=None if api_key is None else secret(api_key),
+            ignore_eos=ignore_eos,
+            fresh=fresh,
+            limit_s=timeout_s,
+            **shape,
+            **limits,
+        )
         if probe and probes.wanted():
             asyncio.run(_probe(wish, partial(console.print, markup=False)))
         end = _measured(console, out, lambda say, stop: stop.run(server_profile.profile(wish, out, machine(), say)))
@@ -214,26 +225,7 @@ def _show(console: Console, end: Any, out: Path) -> None:
     console.print(f"next: cuecard fit {out}", style="dim")
 
 
-# --- servers: options, and the final table ----------------------------------------------------------------------------
-
-
-def _server_settings(
-    models: Sequence[str],
-    rate: str | None,
-    at_once: Sequence[int],
-    requests: int | None,
-    api_key: str | None,
-    **more: Any,
-) -> ServerProfile:
-    """The settings of a profile. Raises BadInput."""
-    return ServerProfile(
-        models=[spec for model in models if isinstance(spec := parse(model), Served)],
-        rate=(None,) if rate is None else _rates(rate),
-        concurrency=tuple(at_once) or ((1,) if rate is None else (None,)),
-        requests=requests or max(LEAST_REQUESTS, EACH * max(at_once, default=1)),
-        api_key=None if api_key is None else secret(api_key),
-        **more,
-    )
+# --- servers ----------------------------------------------------------------------------------------------------------
 
 
 async def _probe(wanted: ServerProfile, tell: Callable[[str], None]) -> None:
@@ -244,16 +236,6 @@ async def _probe(wanted: ServerProfile, tell: Callable[[str], None]) -> None:
     finally:
         for model in models:
             await model.aclose()
-
-
-def _rates(text: str) -> tuple[float, ...]:
-    try:
-        rates = tuple(dict.fromkeys(map(float, parts(text))))
-    except ValueError:
-        rates = ()
-    if not rates or not 0 < min(rates) <= max(rates) < float("inf"):
-        raise BadInput(f"--rate {text!r} are not requests a second", "for instance --rate 0.5,2")
-    return rates
 
 
 def metrics_of(out: Path) -> list[dict[str, Any]]:
@@ -278,7 +260,9 @@ def show(console: Console, out: Path) -> None:
     if not (points := served(out)):
         return
     names = [name for name in SHOWN if any(name in each.metrics for each in points)]
-    heads = [Column(SHOWN[name], justify="right", no_wrap=True) for name in names]  # the other columns fold first
+    heads = [
+        Column(name.partition(",")[0], justify="right", no_wrap=True) for name in names
+    ]  # the other columns fold first
     first = [Column(name, overflow="fold") for name in ("model", "load", "image", "read", "wrote", "n", "ms")]
     shown = Table(*first, *heads, box=None)
     for each in points:
@@ -290,13 +274,14 @@ def show(console: Console, out: Path) -> None:
             f"{each.output:.0f}",
             f"{each.requests}" + (f" + {each.failed} failed" if each.failed else ""),
             "\n".join(f"p{p}" for p in PERCENTILES),
-            *(_cell(each.metrics.get(name)) for name in names),
+            *(
+                "\n".join(f"{1000 * each.metrics[name].percentiles[p]:.4g}" for p in PERCENTILES)
+                if name in each.metrics
+                else ""
+                for name in names
+            ),
         )
     console.print(shown)
     tokens = ((each.model, each.metrics.get("tokens an event")) for each in points)
     for model in sorted({model for model, each in tokens if each is not None and each.mean > 1.05}):
         console.print(Text(f"{model}: some events bring several tokens: ITL is between events, TPOT between tokens"))
-
-
-def _cell(spread: Spread | None) -> str:
-    return "" if spread is None else "\n".join(f"{1000 * spread.percentiles[p]:.4g}" for p in PERCENTILES)

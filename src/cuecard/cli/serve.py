@@ -82,7 +82,7 @@ def serve(
         )
         gc.collect()
         gc.freeze()  # long-lived objects need no further collection
-        _announce(pairs, _root(listener))  # after the collection, in which a Ctrl-C would be lost
+        _announce(pairs, listener)  # after the collection, in which a Ctrl-C would be lost
         try:
             uvicorn.Server(served).run(sockets=[listener])
         finally:
@@ -96,19 +96,16 @@ def _kept(chosen: Config) -> str:
     return f"requests under way have ended; {' and '.join(kept) or 'nothing is kept, there is no journal'}"
 
 
-def _announce(pairs: Pairs, root: str) -> None:
+def _announce(pairs: Pairs, listener: socket.socket) -> None:
     console = make_console(stderr=True, soft_wrap=True)
+    host, port = listener.getsockname()[:2]
+    root = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     for pair in pairs:
         models = " and ".join(model.name for model in pair.models.values())
         console.print(f"{models} are served as {pair.name} at {root}/v1", markup=False)
         if (remark := one_model(pair.models)) is not None:
             console.print(f"{pair.name}: {remark}", markup=False)
     console.print(f"the dashboard is at {root}/dashboard", markup=False)
-
-
-def _root(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _listener(host: str, port: int) -> socket.socket:
@@ -203,14 +200,11 @@ def _show(totals: dict[str, Any], strategy: str, replayable: int) -> None:
     for route in Route:
         if any(counts := [totals["routes"][when].get(route, 0) for when in ("before", "after")]):
             table.add_row(route, *map(str, counts))
-    table.add_row("seconds, mean", *(_seconds(totals["mean_s"][when]) for when in ("before", "after")))
+    means = [totals["mean_s"][when] for when in ("before", "after")]
+    table.add_row("seconds, mean", *("–" if mean is None else f"{mean:.2f}" for mean in means))
     table.add_row("tokens", *(f"{totals['tokens'][when]:,}" for when in ("before", "after")))
     console.print(table)
     if totals["missing"]:
         lacking = ", ".join(f"{call} ({count})" for call, count in totals["missing"].items())
         console.print(f"not in the journal: {lacking}. [dim]--small and --large name models to ask[/]")
     console.print("[dim]seconds before are measured, seconds after are composed of the journal's calls[/]")
-
-
-def _seconds(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"

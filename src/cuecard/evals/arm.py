@@ -30,7 +30,7 @@ from cuecard.models.base import Abilities, Event, ForwardingModel, Limits, Model
 from cuecard.models.prompt import CardFormat, Prompt
 from cuecard.strategies import policy_file
 from cuecard.strategies.policy import Acceptance, Policy
-from cuecard.strategies.policy_file import Option, PolicyFile, Surface, options_at, policy_with
+from cuecard.strategies.policy_file import PolicyFile, Surface, options_at, policy_with
 from cuecard.strategies.run import known
 
 FILE = "policy:"
@@ -68,7 +68,9 @@ def parse(text: str, base: Policy | None = None, policies: Mapping[str, PolicyFi
     `policies`: contents of policy files, by arm name; other policy files are read from disk.
     """
     if (name := text.strip()).startswith(FILE):
-        path, digest = _path_of(name)
+        file = name.removeprefix(FILE)
+        found = _WITH_DIGEST.fullmatch(file)
+        path, digest = (found["path"], found["digest"]) if found else (file, None)
         said = (policies or {}).get(name) or _read(path, digest)
         return Arm(f"{FILE}{path}@{said.digest}", said.strategy, said.policy(base), file=said)
     strategy, *parts = text.strip().split("/")
@@ -77,25 +79,16 @@ def parse(text: str, base: Policy | None = None, policies: Mapping[str, PolicyFi
     policy, placebo, equal = base or Policy(), None, None
     for part in parts:
         option, given, value = part.partition("=")
-        if not given:
-            policy = _with_word(policy, option, text)
-        elif option == "placebo":
+        if given and option == "placebo":
             change_of(value)
             placebo = value
-        elif option == "equal":
+        elif given and option == "equal":
             equal = value
         else:
-            policy = _with_option(policy, option, value, text)
+            policy = _with_option(policy, part, text)
     if equal is not None and strategy != "vote":
         raise BadInput(f"{text}: only vote takes as many samples as fit", "write vote/equal=ARM")
     return Arm(text.strip(), strategy, policy, placebo, equal)
-
-
-def _path_of(name: str) -> tuple[str, str | None]:
-    """The path of an arm's policy file, and the digest of its content if the name has one."""
-    file = name.removeprefix(FILE)
-    found = _WITH_DIGEST.fullmatch(file)
-    return (found["path"], found["digest"]) if found else (file, None)
 
 
 def _read(path: str, digest: str | None) -> PolicyFile:
@@ -138,35 +131,25 @@ def budgets(arms: Sequence[Arm]) -> tuple[int, ...]:
     return tuple(sorted({arm.policy.limits.reasoning_tokens for arm in arms}, reverse=True))
 
 
-def _with_word(policy: Policy, word: str, text: str) -> Policy:
-    """The policy with a bare word set: the option is the one that has this value. Raises BadInput."""
-    words = {str(value): name for name, option in _bare().items() for value in cast(type[StrEnum], option.parse)}
-    if word not in words:
-        known = (*words, *(f"{option}=" for option in (*OWN, *_named())))
-        raise BadInput(f"{text}: unknown word {word!r}", did_you_mean(word, known))
-    return policy_with(policy, **{words[word]: word})
-
-
-def _with_option(policy: Policy, name: str, value: str, text: str) -> Policy:
-    named = _named()
+def _with_option(policy: Policy, part: str, text: str) -> Policy:
+    """The policy with an option set: NAME=VALUE, or a word, which is a value of one option only. Raises BadInput."""
+    options, (name, given, value) = options_at(Surface.ARM).values(), part.partition("=")
+    named = {option.arm_name: option for option in options if option.arm_name}
+    if not given:
+        bare = [option for option in options if not option.arm_name]
+        words = {str(each): option.name for option in bare for each in cast(type[StrEnum], option.parse)}
+        if name not in words:
+            known = (*words, *(f"{option}=" for option in (*OWN, *named)))
+            raise BadInput(f"{text}: unknown word {name!r}", did_you_mean(name, known))
+        return policy_with(policy, **{words[name]: name})
     if name not in named:
         raise BadInput(f"{text}: unknown option {name!r}", did_you_mean(name, (*OWN, *named)))
     option = named[name]
     try:
-        given = {"true": True, "false": False}[value] if option.kind is bool else option.kind(value)
+        setting = {"true": True, "false": False}[value] if option.kind is bool else option.kind(value)
     except (ValueError, KeyError):
         raise BadInput(f"{text}: {value!r} is not {KINDS[option.kind][0]}", f"write {name}=N") from None
-    return policy_with(policy, **{option.name: given})
-
-
-def _bare() -> dict[str, Option]:
-    """Options that are given by their value alone."""
-    return {name: option for name, option in options_at(Surface.ARM).items() if not option.arm_name}
-
-
-def _named() -> dict[str, Option]:
-    """Options that are given as NAME=VALUE, by that name."""
-    return {option.arm_name: option for option in options_at(Surface.ARM).values() if option.arm_name}
+    return policy_with(policy, **{option.name: setting})
 
 
 # --- placebo cards ----------------------------------------------------------------------------------------------------
@@ -312,10 +295,8 @@ def altered(name: str, card: str, item: Item, foreign: str) -> str:
 
 
 def _next(word: str) -> str:
-    colours = _COLOURS.split()
-    if word in colours:
-        return colours[(colours.index(word) + 1) % len(colours)]
-    return str(int(word) + 1) if word.isdigit() else word
+    following = dict(zip(colours := _COLOURS.split(), [*colours[1:], colours[0]], strict=True))
+    return following.get(word) or (str(int(word) + 1) if word.isdigit() else word)
 
 
 def _ending(answer: str) -> str:

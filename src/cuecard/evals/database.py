@@ -22,6 +22,9 @@ from cuecard.disk import CannotStore
 from cuecard.domain.question import Image
 
 Record = dict[str, Any]
+BadRows = dict[str, set[tuple[str, ...]]]
+"""Keys of rows that are not to be used, by table."""
+KEYS = {"items": ("task", "id"), "calls": ("key",), "answers": ("task", "id", "arm")}
 MOST_IMAGE_BYTES = 2**30
 MOST_WAITING = 1024
 MOST_AT_ONCE = 256
@@ -75,6 +78,10 @@ class Mended:
     calls: int
     answers: int
     items: int = 0
+
+    @classmethod
+    def of(cls, bad: BadRows) -> Mended:
+        return cls(**{table: len(keys) for table, keys in bad.items()})
 
     def __str__(self) -> str:
         """`2 calls and 1 answer`; empty if there are none."""
@@ -166,36 +173,29 @@ class Store:
 
     def _delete_bad(self, is_bad: Callable[..., bool]) -> Mended:
         """Delete bad rows. `is_bad`: (record's text, checksum, *key) -> bool."""
-        items, calls, own = self._bad(is_bad)
-        answers = [
-            key
-            for *key, text in self._all("answers", "task, id, arm, record")
-            if tuple(key) in own
-            or (key[0], key[1]) in items
-            or (calls and calls & {call["key"] for call in json.loads(text)["calls"]})
-        ]
-        if items or answers or calls:
+        bad = self._bad(is_bad)
+        calls = {key for (key,) in bad["calls"]}
+        for task, id, arm, text in self._all("answers", "task, id, arm, record"):
+            if (task, id, arm) not in bad["answers"] and (
+                (task, id) in bad["items"] or (calls and calls & {call["key"] for call in json.loads(text)["calls"]})
+            ):
+                bad["answers"].add((task, id, arm))
+        if any(bad.values()):
             with self._transaction():
-                self._writer.executemany("DELETE FROM items WHERE task = ? AND id = ?", list(items))
-                self._writer.executemany("DELETE FROM calls WHERE key = ?", [(key,) for key in calls])
-                self._writer.executemany("DELETE FROM answers WHERE task = ? AND id = ? AND arm = ?", answers)
-        return Mended(len(calls), len(answers), len(items))
+                for table, keys in bad.items():
+                    where = " AND ".join(f"{name} = ?" for name in KEYS[table])
+                    self._writer.executemany(f"DELETE FROM {table} WHERE {where}", list(keys))
+        return Mended.of(bad)
 
-    def _bad(self, is_bad: Callable[..., bool]) -> tuple[set[tuple[str, str]], set[str], set[tuple[str, str, str]]]:
-        """The keys of bad items, calls and answers."""
-        calls = self._all("calls", "key, record, checksum")
-        answers = self._all("answers", "task, id, arm, record, checksum")
-        return (
-            {(task, id) for task, id, text, stored in self._item_rows() if is_bad(text, stored, task, id)},
-            {key for key, text, stored in calls if is_bad(text, stored, key)},
-            {(task, id, arm) for task, id, arm, text, stored in answers if is_bad(text, stored, task, id, arm)},
-        )
-
-    def _item_rows(self) -> list[tuple[Any, ...]]:
-        """(task, id, record, checksum) of items with a checksum; items of earlier versions have none."""
-        if not self._has_item_checksums():
-            return []
-        return self._rows("SELECT task, id, record, checksum FROM items WHERE checksum IS NOT NULL")
+    def _bad(self, is_bad: Callable[..., bool]) -> BadRows:
+        bad: BadRows = {}
+        for table, names in KEYS.items():
+            # items of earlier versions have no checksum
+            unchecked = table == "items" and not self._has_item_checksums()
+            rows = [] if unchecked else self._all(table, f"{', '.join(names)}, record, checksum")
+            known = (row for row in rows if table != "items" or row[-1] is not None)
+            bad[table] = {tuple(key) for *key, text, stored in known if is_bad(text, stored, *key)}
+        return bad
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -215,8 +215,7 @@ class Store:
 
     def check(self) -> None:
         """Raises CannotStore if the checksum of a row is wrong."""
-        items, calls, answers = self._bad(_is_changed)
-        if changed := str(Mended(len(calls), len(answers), len(items))):
+        if changed := str(Mended.of(self._bad(_is_changed))):
             raise CannotStore(
                 f"{self._path}: {changed} not as stored, by their checksums",
                 "the command that made the run makes them again; nothing is read from it until then",

@@ -108,12 +108,10 @@ class StoredCalls:
             for larger in (each for each in self._budgets if each > budget):
                 other = replace(request, limits=replace(request.limits, reasoning_tokens=larger))
                 record = self.call(other.key)
-                if (
-                    record
-                    and record["finish_reason"] in (FinishReason.STOP, FinishReason.REPETITION)
-                    and _reasoning_tokens(record) < budget
-                ):
-                    return other.key, record
+                if record and record["finish_reason"] in (FinishReason.STOP, FinishReason.REPETITION):
+                    counts = [record[name] for name in ("reasoning_tokens", "completion_tokens")]
+                    if next((count for count in counts if count is not None), budget) < budget:
+                        return other.key, record
         return None
 
     def short(self, seat: Seat, question: Question, limits: Limits) -> tuple[Prompt, Record] | None:
@@ -121,12 +119,6 @@ class StoredCalls:
         prompt = layouts.short(question, seat.abilities.style)
         stored = self.get(CallRequest(seat, prompt, limits))
         return None if stored is None else (prompt, stored[1])
-
-
-def _reasoning_tokens(record: Record) -> float:
-    """Tokens of the call's reasoning; infinite if they were not counted."""
-    counts = [record[name] for name in ("reasoning_tokens", "completion_tokens") if record[name] is not None]
-    return counts[0] if counts else float("inf")
 
 
 # --- the identity of a model ------------------------------------------------------------------------------------------

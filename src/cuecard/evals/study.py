@@ -42,17 +42,6 @@ ARMS = ("short:small", "short:large", "reason:small", "reason:large", "transfer"
 AT_ONCE_SERVED = 8
 CALL_S = 600.0
 """Time-out of a call in seconds; high, because the calls of an evaluation queue at their server."""
-KEYS: Mapping[str, type] = {
-    "name": str,
-    "out": str,
-    "tasks": list,
-    "arms": list,
-    "limit": int,
-    "sample": int,
-    "at_once": int,
-    "live": bool,
-}
-"""Keys of a study's file, besides the options of its policy and a table for each model."""
 DISAGREEING: Mapping[AnswerKind | None, tuple[str, str]] = {
     AnswerKind.CHOICE: ("A", "B"),
     AnswerKind.YES_NO: ("yes", "no"),
@@ -215,8 +204,9 @@ def read(path: Path) -> Study:
     models = {role: table for role, table in tables.items() if isinstance(table, dict)}
     options = {key: value for key, value in tables.items() if key not in models}
     of_policy = {name: option.kind for name, option in options_at(Surface.STUDY).items()}
+    kinds = {name: kind for name, kind in disk.kinds_of(Study).items() if kind is not dict}
     with disk.in_file(path):
-        disk.check_table(options, {**KEYS, **of_policy})
+        disk.check_table(options, {**kinds, "out": str, **of_policy})
         for role, table in models.items():
             if "model" not in table:
                 raise BadInput(f"[{role}] names no model", 'write model = "…" under it')

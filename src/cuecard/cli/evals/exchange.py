@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ from cuecard.evals import run_folder
 from cuecard.evals.analysis.summary import summary as summary_of
 from cuecard.evals.database import Record
 from cuecard.evals.interop import ArmExport, FileFormat, Source, inspect, lmms, of_run, places, source, vlmevalkit
-from cuecard.evals.interop.imports import CardReader, Import, ImportResult, fill, unresolved
+from cuecard.evals.interop.imports import CardReader, Import, ImportResult, fill
 from cuecard.evals.requests import is_local
 from cuecard.evals.study import AT_ONCE_SERVED
 from cuecard.models import spec
@@ -177,8 +178,10 @@ def _show(task: Record, sources: list[Source], filled: ImportResult, out: Path) 
     if failed := {arm: about["errors"] for arm, about in task["arms"].items() if about["errors"]}:
         counts = ", ".join(f"{arm} {count}" for arm, count in failed.items())
         say(f"calls that failed there, whose answers are in no mean: {counts}")
-    for arm, lacks in unresolved(filled).items():
-        reasons = ", ".join(f"{count} × {what}" for what, count in lacks.items())
+    for arm, lacks in filled.unresolved.items():
+        reasons = ", ".join(f"{count} × {what}" for what, count in Counter(lacks.values()).items())
+        if not reasons:
+            continue
         say(f"{arm}: {reasons}; from all of them wrong to all of them right")
     if filled.left_out:
         say(f"{filled.left_out} questions of the task are in no file, and no part of the run")

@@ -14,29 +14,12 @@ from typer.core import TyperGroup
 
 from cuecard import disk
 from cuecard.cli import make_console
-from cuecard.cli.evals.study import (
-    How,
-    Prices,
-    StudyOptions,
-    done,
-    show_estimate,
-    study,
-    takes_study_options,
-)
-from cuecard.cli.options import parts, show_files, whole_numbers
-from cuecard.domain.errors import BadInput, required
+from cuecard.cli.evals.study import How, Prices, StudyOptions, done, show_estimate, study, takes_study_options
+from cuecard.cli.options import parts, positive_numbers, show_files, whole_numbers
+from cuecard.domain.errors import required
 from cuecard.evals import run_folder
+from cuecard.evals.analysis import matched_budgets as matched
 from cuecard.evals.analysis.ledger import Price, by_model
-from cuecard.evals.analysis.matched_budgets import (
-    AGAINST,
-    BUDGETS,
-    CUTS,
-    Comparison,
-    MatchedBudgets,
-    arms_of,
-    chosen,
-    matched_budgets,
-)
 from cuecard.report.arm_table import ArmTable
 from cuecard.report.formatting import evaluation_facts
 
@@ -69,28 +52,29 @@ def matched_budget(
     *,
     given: StudyOptions,
     schemes: Annotated[str, Maybe(help="Schemes, separated by commas. Default: all.")] = "",
-    cuts: Annotated[str, Maybe(help="Budgets in tokens at which reasoning is cut.")] = ",".join(map(str, CUTS)),
+    cuts: Annotated[str, Maybe(help="Budgets in tokens at which reasoning is cut.")] = ",".join(map(str, matched.CUTS)),
     budgets: Annotated[str, Maybe(help="Budgets as shares of what reason:large costs.")] = ",".join(
-        f"{each:g}" for each in BUDGETS
+        f"{each:g}" for each in matched.BUDGETS
     ),
-    against: Annotated[str, Maybe(help="The scheme that the others are compared with.")] = AGAINST,
+    against: Annotated[str, Maybe(help="The scheme that the others are compared with.")] = matched.AGAINST,
     price: Prices = None,
     options: Mapping[str, Any],
     how: How,
 ) -> None:
     """Compare cooperation schemes at equal tokens, equal price and equal time; a stopped comparison resumes."""
-    compared = chosen(parts(schemes), whole_numbers("--cuts", cuts, 1))
+    compared = matched.chosen(parts(schemes), whole_numbers("--cuts", cuts, 1))
     prices = by_model("--price", price or (), Price.parse)
-    comparison = Comparison(compared, against, shares(budgets), prices)
+    shares = positive_numbers("--budgets", budgets)
+    comparison = matched.Comparison(compared, against, shares, prices)
     drawn = required("cuecard.report.evaluation.budgets", "a report")
-    summary = done(given.study(arms_of(compared), options), how)
+    summary = done(given.study(matched.arms_of(compared), options), how)
     if how.dry_run:
         typer.echo(json.dumps(summary, indent=2, ensure_ascii=False)) if how.as_json else show_estimate(summary)
         return
     out = given.out
     about, store = run_folder.opened(out)
     with closing(store):
-        found = matched_budgets(about["config"], store, comparison)
+        found = matched.matched_budgets(about["config"], store, comparison)
     disk.save(out / "matched-budget.json", found.as_object())
     written = drawn.report(out.resolve().name, found, compared, evaluation_facts(about)).save(
         out / "matched-budget.html"
@@ -101,15 +85,7 @@ def matched_budget(
         _show_matched(found, drawn, written)
 
 
-def shares(text: str) -> tuple[float, ...]:
-    """`0.5,1` -> (0.5, 1.0). Raises BadInput."""
-    try:
-        return tuple(dict.fromkeys(float(part) for part in parts(text)))
-    except ValueError:
-        raise BadInput(f"--budgets {text!r} are no numbers", "for instance --budgets 0.25,0.5,1") from None
-
-
-def _show_matched(found: MatchedBudgets, drawn: Any, written: list[Path]) -> None:
+def _show_matched(found: matched.MatchedBudgets, drawn: Any, written: list[Path]) -> None:
     console = make_console()
     for task in found.tasks:
         for measure in task.measures:

@@ -80,7 +80,8 @@ def _show_compared(compared: RunComparison, first: Path, second: Path) -> None:
     console.print("p: two-sided, adjusted by Holm's method over all arms and tasks; intervals are 95%", style="dim")
     for what, names in (("first", compared.only_first), ("second", compared.only_second)):
         if names:
-            console.print(Text(f"only in the {what}: {_some(names)}", style="dim"))
+            more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+            console.print(Text(f"only in the {what}: {', '.join(names[:MOST_NAMES])}{more}", style="dim"))
     for task, count in compared.left_out.items():
         console.print(Text(f"{task}: {count} questions are not the same in both runs, and are left out"))
     if compared.configuration:
@@ -140,11 +141,6 @@ def _between(interval: Interval, scale: float, form: str) -> str:
 def _p(each: ArmComparison, what: str) -> str:
     p = each.p_adjusted.get(what)
     return "–" if p is None else f"{p:.2g}"
-
-
-def _some(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
 
 
 # --- rescore ----------------------------------------------------------------------------------------------------------
@@ -356,15 +352,12 @@ def _show_grades(found: Mapping[str, Sequence[GradedArm]], replies: Sequence[Lis
     shown = Table("task", "arm", "grade", "interval", "graded", "failed", box=None)
     for task, arms in found.items():
         for arm in arms:
-            mean, between = f"{100 * arm.mean.estimate:.1f}%", _grades_between(arm.mean)
+            # the ends are equal if the grades do not determine them: one image, or all the same
+            mean, known = f"{100 * arm.mean.estimate:.1f}%", arm.mean.low != arm.mean.high
+            between = _between(arm.mean, 100, ".1f") if known else "–"
             of = f"{arm.graded:,} of {arm.answered:,}"
             shown.add_row(*map(Text, [task, arm.arm, mean, between, of, f"{arm.failed:,}"]))
     console.print(shown)
     names = listing.judges(replies)
     if names:
         console.print(f"graded by {names}: kept apart, in {GRADED}, and in no score of the run", style="dim")
-
-
-def _grades_between(interval: Interval) -> str:
-    """`91.1 to 99.7`, in percent; `–` if the grades do not determine it: one image, or all the same."""
-    return "–" if interval.low == interval.high else _between(interval, 100, ".1f")

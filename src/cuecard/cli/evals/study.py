@@ -7,12 +7,11 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Any
 
 import typer
@@ -78,7 +77,7 @@ class StudyOptions:
 
 @dataclass(frozen=True)
 class How:
-    """How to run a study."""
+    """How to run a study, in this process or on a Ray cluster."""
 
     retry_errors: Annotated[
         bool, Option("--retry-errors", help="Repeat failed calls, and answers with such calls.")
@@ -91,17 +90,6 @@ class How:
         Option("--probe/--no-probe", help="Probe served models that are not known yet; without it defaults apply."),
     ] = True
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False
-
-    @property
-    def on(self) -> Sizes | None:
-        """Workers of a Ray cluster, else this process only."""
-        return None
-
-
-@dataclass(frozen=True)
-class HowOnRay(How):
-    """How to run a study, in this process or on a Ray cluster."""
-
     ray: Annotated[bool, Option("--ray", help="Make the calls on a Ray cluster; only this process stores them.")] = (
         False
     )
@@ -118,7 +106,7 @@ class HowOnRay(How):
 
     @cached_property
     def on(self) -> Sizes | None:
-        """As of `How`. Raises BadInput for an option of the cluster without `--ray`."""
+        """Workers of a Ray cluster, else this process only. Raises BadInput for their options without `--ray`."""
         given = {
             "workers": self.ray_workers,
             "address": self.ray_address,
@@ -151,7 +139,7 @@ def study(
     out: Annotated[Path | None, typer.Option(help="The run's directory, instead of the file's.")] = None,
     limit: Annotated[int | None, typer.Option(help="Most questions of each task, instead of the file's.")] = None,
     live: Live = False,
-    how: HowOnRay,
+    how: How,
 ) -> None:
     """Run or resume a study, then summarise it."""
     changes = {"out": out, "limit": limit, "live": live or None}
@@ -168,7 +156,7 @@ def evaluate(
     ] = ",".join(studies.ARMS),
     given: StudyOptions,
     options: Mapping[str, Any],
-    how: HowOnRay,
+    how: How,
 ) -> None:
     """Evaluate strategies on tasks, or resume an evaluation, then summarise it."""
     perform(given.study(strategies.split(","), options), how)
@@ -224,8 +212,13 @@ async def _performed(
         if how.dry_run:
             return await _estimated(wanted, out, replace(plan, at_once=pool.slots), models)
         config = wanted.config(plan)
-        with run_folder.RunFolder(out, config, _facts(wanted, how)) as held:
-            _tell_beginning(console, held)
+        facts = {"models": wanted.given_models(), "argv": sys.argv[1:], "machine": machine()}
+        facts |= {} if how.on is None else {"ray": asdict(how.on)}
+        with run_folder.RunFolder(out, config, facts) as held:
+            if held.resumed:
+                console.print(f"going on with {out}" + "".join(f"; new: {each}" for each in held.added))
+            if damaged := str(held.mended):
+                console.print(f"not as stored, by their checksums, and made again: {damaged}")
             if how.retry_errors:
                 again = held.store.drop_errors()
                 console.print(f"{again.calls} failed calls and {again.answers} answers are made again")
@@ -248,18 +241,15 @@ async def _pool(
     """The workers that make the calls, and the models' identities."""
     if how.on is None:
         try:
-            yield (
-                WorkerPool.of(models, wanted.slots, time.perf_counter, timed=not wanted.batched),
-                wanted.seats(models),
-            )
+            pool = WorkerPool.of(models, wanted.slots, time.perf_counter, timed=not wanted.batched)
+            yield pool, wanted.seats(models)
         finally:
             for model in models.values():
                 await model.aclose()
         return
     there = ray_workers.Cluster(wanted.models, how.on, wanted.slots, not wanted.batched, console.print)
     try:
-        pool = await there.start()
-        yield pool, there.seats
+        yield await there.start(), there.seats
     finally:
         await there.close()
 
@@ -280,18 +270,6 @@ async def _estimated(wanted: studies.Study, out: Path, plan: Plan, models: Mappi
         return await studies.estimate(plan, models, store, local)
 
 
-def _facts(wanted: studies.Study, how: How) -> dict[str, Any]:
-    workers = {} if how.on is None else {"ray": asdict(how.on)}
-    return {"models": wanted.given_models(), "argv": sys.argv[1:], "machine": machine(), **workers}
-
-
-def _tell_beginning(console: Console, held: run_folder.RunFolder) -> None:
-    if held.resumed:
-        console.print(f"going on with {held.path}" + "".join(f"; new: {each}" for each in held.added))
-    if damaged := str(held.mended):
-        console.print(f"not as stored, by their checksums, and made again: {damaged}")
-
-
 def show_estimate(summary: Record) -> None:
     """Show the estimated cost of a study by task."""
     console = make_console()
@@ -306,18 +284,16 @@ def show_estimate(summary: Record) -> None:
 
 
 def _costs(summary: Record) -> list[str]:
-    seconds = summary.get("seconds")
     counts = [_count(summary.get(name)) for name in ("calls", "prompt_tokens", "completion_tokens")]
-    return [*counts, "not known" if seconds is None else _duration(seconds)]
+    if (seconds := summary.get("seconds")) is None:
+        return [*counts, "not known"]
+    whole = round(seconds)
+    clock = f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+    return [*counts, clock if whole >= 60 else formatting.duration(seconds)]
 
 
 def _count(value: int | None) -> str:
     return "not known" if value is None else f"{value:,}"
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}" if whole >= 60 else formatting.duration(seconds)
 
 
 def _show(summary: Record, out: Path) -> None:
@@ -381,23 +357,14 @@ def interval_text(interval: Mapping[str, float | None] | None) -> str:
 # --- progress: a bar above each arm's accuracy on a terminal, an occasional line elsewhere ----------------------------
 
 
-class RunBar:
+class RunBar(Progress):
     """Shows the progress of a run of `total` questions (None: unknown). A context manager."""
 
     def __init__(self, console: Console, total: int | None) -> None:
-        self._console, self._printed_s = console, time.monotonic()
+        columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
         self._scored, self._right, self._ended = Counter[str](), Counter[str](), Counter[str]()
-        self._bar = _ArmsProgress(self._so_far, console)
-        self._task = self._bar.add_task("questions", total=total)
-
-    def __enter__(self) -> RunBar:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
+        super().__init__(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._printed_s, self._questions = time.monotonic(), self.add_task("questions", total=total)
 
     def listen(self, progress: RunProgress, records: Sequence[Record]) -> None:
         """Update after an item; `records` are those of its answers."""
@@ -410,13 +377,14 @@ class RunBar:
             elif record["route"] not in (None, "direct"):
                 self._ended[record["route"]] += 1
         done, how = (progress.live, " live") if progress.live else (progress.answered, "")
-        self._bar.update(self._task, description=f"questions{how}", total=progress.total, completed=done)
-        if not self._console.is_terminal and time.monotonic() - self._printed_s > LINE_S:
+        self.update(self._questions, description=f"questions{how}", total=progress.total, completed=done)
+        if not self.console.is_terminal and time.monotonic() - self._printed_s > LINE_S:
             self._printed_s = time.monotonic()
             of = "" if progress.total is None else f" of {progress.total:,}"
-            self._console.print(f"{done:,}{of} questions are answered{how}")
+            self.console.print(f"{done:,}{of} questions are answered{how}")
 
-    def _so_far(self) -> Iterable[RenderableType]:
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
         rows = [
             (arm, [formatting.percent(self._right[arm] / count), f"{count:,}"]) for arm, count in self._scored.items()
         ]
@@ -424,16 +392,3 @@ class RunBar:
             yield ArmTable(("right", "of"), rows, one_line=True)
         if self._ended:
             yield Text(", ".join(f"{name} {count:,}" for name, count in self._ended.most_common()), style="dim")
-
-
-class _ArmsProgress(Progress):
-    """A bar with lines below it."""
-
-    def __init__(self, below: Callable[[], Iterable[RenderableType]], console: Console) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
-        self._below = below
-        super().__init__(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        yield self.make_tasks_table(self.tasks)
-        yield from self._below()

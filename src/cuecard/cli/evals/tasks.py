@@ -60,9 +60,8 @@ def tasks(
     for item in shown:
         sample = _sample(item)
         console.print()
-        console.print(
-            block(sample["id"], {name: _told(sample[name]) for name in ("kind", "scorer", "golds", "images")})
-        )
+        lists = {name: "; ".join(sample[name]) or "none" for name in ("golds", "images")}
+        console.print(block(sample["id"], {"kind": sample["kind"], "scorer": sample["scorer"], **lists}))
         for turn in sample["turns"]:
             console.print(f"  [dim]{turn['role']}[/]")
             # no line breaks but those of the prompt
@@ -122,10 +121,6 @@ def _size(image: Image) -> str:
     with PilImage.open(io.BytesIO(image.data)) as picture:
         wide, high = picture.size
     return f"{wide}x{high} {image.media_type.removeprefix('image/')}, {len(image.data) / 1024:.1f} KiB"
-
-
-def _told(value: Any) -> str:
-    return "; ".join(value) or "none" if isinstance(value, list) else str(value)
 
 
 # --- reading a whole task ---------------------------------------------------------------------------------------------

@@ -13,10 +13,7 @@ from rich.table import Column, Table
 
 from cuecard import disk
 from cuecard.cli import make_console
-from cuecard.cli.evals.study import (
-    Prices,
-    beta_text,
-)
+from cuecard.cli.evals.study import Prices, beta_text
 from cuecard.domain.errors import BadInput
 from cuecard.evals.analysis import acceptance, calibration
 from cuecard.evals.analysis import tune as tuning
@@ -94,7 +91,12 @@ def tune(
         more |= {"data": tuning.data_digest(seen), "notes": list(looked.notes)}
         typer.echo(json.dumps(asdict(tuned) | more, indent=2))
     else:
-        _show_table(looked, f"the {tuned.explored} questions that no policy is tested on")
+        on = f"the {tuned.explored} questions that no policy is tested on"
+        if looked.fitted is not None:
+            _show_fitted(looked.fitted, f"fitted on {on}")
+        else:
+            line = f"no acceptance table: {looked.lacking} (of {on})"
+            make_console(soft_wrap=True).print(line, markup=False)
         kinds = {str(answer["latency"]["kind"]) for each in found.values() for answer in each.answers.values()}
         unit = f"seconds, {' or '.join(sorted(kinds))}" if chosen_for == "latency" else chosen_for
         _show_tuned(tuned, seen, unit, out)
@@ -192,14 +194,6 @@ def _write_table(run: Path, tasks: set[str], path: Path, as_json: bool) -> None:
     make_console(soft_wrap=True).print(f"written to {path}", markup=False, style="dim")
 
 
-def _show_table(looked: Seen, on: str) -> None:
-    if looked.fitted is not None:
-        _show_fitted(looked.fitted, f"fitted on {on}")
-    else:
-        line = f"no acceptance table: {looked.lacking} (of {on})"
-        make_console(soft_wrap=True).print(line, markup=False)
-
-
 def _show_fitted(fitted: FittedTable, on: str) -> None:
     console, made = make_console(soft_wrap=True), fitted.table
     console.print(f"acceptance table of {made.small} and {made.large}, {on}", markup=False)
@@ -243,9 +237,7 @@ def _origin(run: Path, tuned: Tuning, looked: Seen, chosen_for: str) -> Origin:
         baseline=tuned.baseline.arm,
         questions=tuned.questions,
         clusters=tuned.clusters,
-        keep=tuned.goal.keep,
-        margin=tuned.goal.margin,
-        confidence=tuned.goal.confidence,
+        **asdict(tuned.goal),
         p=chosen.p,
         method=tuning.METHOD,
         chosen_for=chosen_for,
@@ -267,7 +259,8 @@ def _show_tuned(tuned: Tuning, seen: tuning.Table, unit: str, out: Path | None) 
     rows = [look for look in tuned.candidates if look.p is not None or (look.needs and look.cost < baseline.cost)]
     for look in rows:
         needs = f"{look.needs:,}" if look.needs else "–"
-        shown.add_row(look.arm, f"{look.accuracy:.3f}", f"{look.cost:.4g}", _tested(look), needs)
+        tested = "not tested" if look.p is None else f"{'passed' if look.passed else 'failed'}, p = {look.p:.2g}"
+        shown.add_row(look.arm, f"{look.accuracy:.3f}", f"{look.cost:.4g}", tested, needs)
     console.print(shown)
     console.print("needs: questions that the test would take, if its accuracy is the observed one", style="dim")
     third = f"{tuned.explored} of {tuned.questions} questions ({tuned.clusters} clusters) order the tests"
@@ -289,9 +282,3 @@ def _show_tuned(tuned: Tuning, seen: tuning.Table, unit: str, out: Path | None) 
         console.print(f"{least.arm} would need about {least.needs:,} questions")
     else:
         console.print("more questions would hardly help: every candidate loses too much accuracy")
-
-
-def _tested(look: CandidateResult) -> str:
-    if look.p is None:
-        return "not tested"
-    return f"{'passed' if look.passed else 'failed'}, p = {look.p:.2g}"

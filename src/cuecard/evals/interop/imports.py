@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -47,11 +47,6 @@ _NEEDS = {
     "reason:large": {("large", Mode.REASON)},
     "mutual": {("small", Mode.SHORT), ("large", Mode.SHORT), ("small", Mode.REASON)},
 }
-
-
-def asks(sources: Iterable[Source]) -> set[str]:
-    """The ids of all questions with a reply in some file."""
-    return {item for each in sources for item in each.replies}
 
 
 @dataclass(frozen=True)
@@ -147,7 +142,8 @@ class ImportResult:
 
 async def fill(made: Import, store: Store) -> ImportResult:
     """Store calls and answers; existing rows are kept. Raises CannotStore, BadInput, ModelError (reader is lost)."""
-    filled, wanted, name = ImportResult(), asks(made.sources), made.task.name
+    filled, name = ImportResult(), made.task.name
+    wanted = {item for each in made.sources for item in each.replies}
     filled.left_out = len(made.known) - len(wanted)
     items = ((made.known[item.id].at, TaskItem(name, item, None)) for item in made.task.items() if item.id in wanted)
 
@@ -233,8 +229,3 @@ def _call(made: Import, source: Source, item: Item) -> tuple[CallRequest, Record
         "finish_reason": ended,
         "imported": imported,
     }
-
-
-def unresolved(filled: ImportResult) -> dict[str, dict[str, int]]:
-    """By arm: the number of unresolved questions for each missing call."""
-    return {arm: dict(Counter(each.values())) for arm, each in filled.unresolved.items() if each}

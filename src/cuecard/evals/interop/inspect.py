@@ -28,21 +28,7 @@ from cuecard.domain.errors import BadInput, required
 from cuecard.domain.question import AnswerKind, Image
 from cuecard.evals import interop
 from cuecard.evals.database import Record
-from cuecard.evals.interop import (
-    NOT_COUNTED,
-    OTHER_DATA,
-    ArmExport,
-    ExportedAnswer,
-    LocatedItems,
-    RecordedReply,
-    check_question,
-    counted,
-    item_at,
-    kept_prompt,
-    one_line,
-    parted,
-    usage_of,
-)
+from cuecard.evals.interop import ArmExport, ExportedAnswer, LocatedItems, RecordedReply
 from cuecard.evals.item import Item
 from cuecard.stats import mean, standard_error
 
@@ -229,23 +215,27 @@ def model(path: Path, task: str) -> str:
 
 
 def _recorded(path: Path, where: str, sample: Record, known: LocatedItems) -> RecordedReply:
-    item = _item(path, where, sample, known)
-    check_question(f"{path}, {where}, `input`", _asked(sample.get("input")), item)
+    if not isinstance(sample.get("id"), str | int):
+        raise BadInput(f"{path}, {where} has no `id`", _WHICH)
+    hint = "give inspect_ai's samples the ids of the task's questions"
+    item = interop.item_at(f"{path}, {where}, `id`", str(sample["id"]), known, hint)
+    interop.check_question(f"{path}, {where}, `input`", _asked(sample.get("input")), item)
     _check_options(path, where, sample, item)
     target = sample.get("target")
     if isinstance(target, list):
         target = ", ".join(map(str, target)) if item.question.kind is AnswerKind.CHOICE else str(target)
     output = _object(sample.get("output"))
     choices = _objects(output.get("choices"))
+    later = "the sample is of a later epoch" if sample.get("epoch", 1) != 1 else None
     more: Any = {
         "usage": _tokens(path, where, sample, output),
         "gold": target if isinstance(target, str) else None,
         "gold_column": "target",
-        "prompt": kept_prompt(_asked(sample.get("messages") or sample.get("input"))),
-        "unused": _unused(sample),
+        "prompt": interop.kept_prompt(_asked(sample.get("messages") or sample.get("input"))),
+        "unused": "the sample was invalidated" if sample.get("invalidation") else later,
     }
     if (failure := _failure(sample, output)) is not None:
-        return RecordedReply(item.id, where, "", error=one_line(failure), **more)
+        return RecordedReply(item.id, where, "", error=interop.one_line(failure), **more)
     if len(choices) > 1:
         what = f"{path}, {where}, `output` holds {len(choices)} replies"
         raise BadInput(what, "give a run with one reply a question (num_choices 1)")
@@ -253,14 +243,9 @@ def _recorded(path: Path, where: str, sample: Record, known: LocatedItems) -> Re
     if not isinstance(content, str | list):
         raise BadInput(f"{path}, {where}, `output`: the message has no `content`", _WHICH)
     ended = _FINISH.get(str(choices[0].get("stop_reason")))
-    return RecordedReply(item.id, where, *parted(_text(content), _reasoning(content)), finish_reason=ended, **more)
-
-
-def _item(path: Path, where: str, sample: Record, known: LocatedItems) -> Item:
-    if not isinstance(sample.get("id"), str | int):
-        raise BadInput(f"{path}, {where} has no `id`", _WHICH)
-    hint = "give inspect_ai's samples the ids of the task's questions"
-    return item_at(f"{path}, {where}, `id`", str(sample["id"]), known, hint)
+    return RecordedReply(
+        item.id, where, *interop.parted(_text(content), _joined(content, "reasoning")), finish_reason=ended, **more
+    )
 
 
 def _check_options(path: Path, where: str, sample: Record, item: Item) -> None:
@@ -270,13 +255,7 @@ def _check_options(path: Path, where: str, sample: Record, item: Item) -> None:
         return
     if [normalise(str(each)) for each in given] != [normalise(each) for each in item.question.options]:
         what = f"{path}, {where}, `choices` are not the options of question {item.id[:80]!r}, in their order"
-        raise BadInput(what, OTHER_DATA)
-
-
-def _unused(sample: Record) -> str | None:
-    if sample.get("invalidation"):
-        return "the sample was invalidated"
-    return "the sample is of a later epoch" if sample.get("epoch", 1) != 1 else None
+        raise BadInput(what, interop.OTHER_DATA)
 
 
 def _failure(sample: Record, output: Record) -> str | None:
@@ -295,12 +274,12 @@ def _tokens(path: Path, where: str, sample: Record, output: Record) -> Usage:
     usage = _object(output.get("usage"))
     calls = sum(each.get("source") == "generate" for each in _objects(sample.get("messages")))
     if calls > 1 or not usage.get("total_tokens"):
-        return NOT_COUNTED
-    cached = counted(usage.get("input_tokens_cache_read"))
-    others = (counted(usage.get(name)) for name in ("input_tokens", "input_tokens_cache_write"))
+        return interop.NOT_COUNTED
+    cached = interop.counted(usage.get("input_tokens_cache_read"))
+    others = (interop.counted(usage.get(name)) for name in ("input_tokens", "input_tokens_cache_write"))
     prompt = sum(count or 0 for count in (cached, *others))
     place = f"{path}, {where}, `usage`"
-    return usage_of(place, prompt, cached, usage.get("output_tokens"), usage.get("reasoning_tokens"))
+    return interop.usage_of(place, prompt, cached, usage.get("output_tokens"), usage.get("reasoning_tokens"))
 
 
 def _asked(given: Any) -> str:
@@ -313,18 +292,14 @@ def _asked(given: Any) -> str:
 
 def _text(content: Any) -> str:
     """The text of a message, without reasoning and images."""
-    return content if isinstance(content, str) else "\n".join(_parts(content, "text", "text"))
+    return content if isinstance(content, str) else _joined(content, "text")
 
 
-def _reasoning(content: Any) -> str:
-    """The readable reasoning of a message: if redacted, its summary."""
-    return "\n".join(_parts(content, "reasoning", "reasoning"))
-
-
-def _parts(content: Any, kind: str, field: str) -> list[str]:
+def _joined(content: Any, kind: str) -> str:
+    """The readable parts of this kind, `text` or `reasoning`; of redacted reasoning the summary."""
     parts = [each for each in _objects(content) if each.get("type") == kind]
-    texts = [part.get("summary") if part.get("redacted") else part.get(field) for part in parts]
-    return [text for text in texts if isinstance(text, str)]
+    texts = [part.get("summary") if part.get("redacted") else part.get(kind) for part in parts]
+    return "\n".join(text for text in texts if isinstance(text, str))
 
 
 def _object(value: Any) -> Record:

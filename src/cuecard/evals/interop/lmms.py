@@ -23,18 +23,7 @@ from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind
 from cuecard.evals import interop
 from cuecard.evals.database import Record
-from cuecard.evals.interop import (
-    NOT_COUNTED,
-    ArmExport,
-    ExportedAnswer,
-    LocatedItems,
-    RecordedReply,
-    has_question,
-    kept_prompt,
-    one_line,
-    parted,
-    usage_of,
-)
+from cuecard.evals.interop import ArmExport, ExportedAnswer, LocatedItems, RecordedReply
 from cuecard.evals.item import Item
 from cuecard.evals.tasks.rows import json_lines
 from cuecard.stats import standard_error
@@ -56,12 +45,14 @@ def read(path: Path, known: LocatedItems) -> Iterator[RecordedReply]:
             "usage": _usage(path, where, sample),
             "gold": target if isinstance(target, str) else None,
             "gold_column": "target",
-            "same_question": has_question([sample.get(name) for name in _ASKED], item),
+            "same_question": interop.has_question([sample.get(name) for name in _ASKED], item),
         }
         if reply.startswith(FAILED):
-            yield RecordedReply(item.id, where, "", error=one_line(reply), **more)
+            yield RecordedReply(item.id, where, "", error=interop.one_line(reply), **more)
             continue
-        yield RecordedReply(item.id, where, *parted(reply), prompt=kept_prompt(sample.get("input")), **more)
+        yield RecordedReply(
+            item.id, where, *interop.parted(reply), prompt=interop.kept_prompt(sample.get("input")), **more
+        )
 
 
 def model(path: Path, task: str) -> str:
@@ -99,9 +90,9 @@ def _usage(path: Path, where: str, sample: Sample) -> Usage:
     """The token counts of a sample; `NOT_COUNTED` if missing. Raises BadInput."""
     entries = sample.get("token_counts")
     if not isinstance(entries, list) or len(entries) != 1 or not isinstance(entries[0], dict):
-        return NOT_COUNTED
+        return interop.NOT_COUNTED
     prompt, completion, reasoning = (entries[0].get(f"{name}_tokens") for name in ("input", "output", "reasoning"))
-    return usage_of(f"{path}, {where}, `token_counts`", prompt, None, completion, reasoning)
+    return interop.usage_of(f"{path}, {where}, `token_counts`", prompt, None, completion, reasoning)
 
 
 def _shown(value: Any) -> str:
@@ -203,36 +194,26 @@ def read_lm_eval(path: Path, known: LocatedItems) -> Iterator[RecordedReply]:
         if item.id in seen and seen[item.id] == resps:  # the same reply, for another filter
             continue
         seen[item.id] = resps
-        request = _first_request(sample)
-        if _are_scores(resps, request):
+        requests, first = _members(sample.get("arguments")), _members(resps)[:1]
+        request = _members(requests[0]) if requests else []
+        # (score, is greedy) pairs, or scores of texts without generation settings
+        if len(request) == 1 or any(isinstance(each, list) and each and isinstance(each[0], list) for each in first):
             what = f"{path}, {where}, `resps` holds log-likelihoods of given texts, and no reply"
             raise BadInput(what, "give the samples of a task whose output_type is generate_until")
         yield RecordedReply(
             item.id,
             where,
-            *parted(reply_of(path, where, sample, "resps")),
-            prompt=kept_prompt(request[0] if request else None),
+            *interop.parted(reply_of(path, where, sample, "resps")),
+            prompt=interop.kept_prompt(request[0] if request else None),
             gold=_gold(sample.get("target"), item),
             gold_column="target",
-            same_question=has_question([sample.get(name) for name in _ASKED], item),
+            same_question=interop.has_question([sample.get(name) for name in _ASKED], item),
         )
-
-
-def _first_request(sample: Sample) -> list[Any]:
-    """The arguments of a sample's first request: the prompt and generation settings; [] if missing."""
-    requests = _members(sample.get("arguments"))
-    return _members(requests[0]) if requests else []
 
 
 def _members(value: Any) -> list[Any]:
     """The members of a list, or of an object with numbered keys (`gen_args_0`, `arg_0`); [] for other values."""
     return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
-
-
-def _are_scores(resps: Any, request: list[Any]) -> bool:
-    """Whether `resps` contains log-likelihoods: (score, is greedy) pairs, or scores of texts without settings."""
-    first = resps[0] if isinstance(resps, list) and resps else None
-    return len(request) == 1 or (isinstance(first, list) and bool(first) and isinstance(first[0], list))
 
 
 def _gold(target: Any, item: Item) -> str | None:

@@ -21,16 +21,7 @@ from cuecard.disk import CannotStore
 from cuecard.domain.errors import BadInput, required
 from cuecard.domain.question import AnswerKind, Question, letter
 from cuecard.evals import interop
-from cuecard.evals.interop import (
-    ArmExport,
-    ExportedAnswer,
-    LocatedItems,
-    RecordedReply,
-    check_question,
-    item_at,
-    one_line,
-    parted,
-)
+from cuecard.evals.interop import ArmExport, ExportedAnswer, LocatedItems, RecordedReply
 from cuecard.evals.item import Item
 from cuecard.evals.tasks import tsv
 from cuecard.evals.tasks.presets import PRESETS
@@ -54,11 +45,11 @@ def read(path: Path, known: LocatedItems) -> Iterator[RecordedReply]:
                 there = ", ".join(map(str, row))[:200]
                 raise BadInput(f"{path}, {where}: there is no column `{column}` (there are: {there})", _WHICH)
         place, hint = f"{path}, {where}, column", "give the data that VLMEvalKit ran on: --task tsv:FILE"
-        item = item_at(f"{place} `index`", text_of(row["index"]), known, hint)
+        item = interop.item_at(f"{place} `index`", text_of(row["index"]), known, hint)
         gold = text_of(row.get("answer")).strip() or None
         if letters := gap(row, item):
             gold = next(iter(lettered(gold, letters)), None)
-        check_question(f"{place} `question`", text_of(row.get("question")), item)
+        interop.check_question(f"{place} `question`", text_of(row.get("question")), item)
         is_cut = path.suffix.lower() == ".xlsx" and len(text_of(row["prediction"])) >= CELL_CHARS
         yield replace(_reply(row, item, where), gold=gold, unused=_CUT if is_cut else None)
 
@@ -75,8 +66,8 @@ _WHICH = "give the prediction file, which has `index` and `prediction`, not the 
 def _reply(row: Row, item: Item, where: str) -> RecordedReply:
     prediction, thinking = text_of(row["prediction"]), text_of(row.get("thinking")).strip()
     if prediction.startswith(FAILED):
-        return RecordedReply(item.id, where, "", error=one_line(prediction))
-    answer, reasoning, unclosed = parted(prediction, parted(thinking)[1] or thinking)
+        return RecordedReply(item.id, where, "", error=interop.one_line(prediction))
+    answer, reasoning, unclosed = interop.parted(prediction, interop.parted(thinking)[1] or thinking)
     return RecordedReply(item.id, where, _closed_up(answer, row, item), reasoning, unclosed)
 
 

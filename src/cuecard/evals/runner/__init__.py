@@ -235,16 +235,13 @@ def _note_begun(plan: Plan, store: Store) -> None:
 
 def task_items(plan: Plan) -> Iterator[tuple[int, TaskItem]]:
     """Every chosen item of every task, with its index in the task and its partner (see `_partner`)."""
-    return chain.from_iterable(_of_task(task, plan) for task in plan.tasks)
-
-
-def _of_task(task: Task, plan: Plan) -> Iterator[tuple[int, TaskItem]]:
-    items = chosen(task, plan.limit, plan.sample)
-    first = list(islice(items, 2))
-    before = deque(first[1:], LOOK_BACK)  # the first item has none before it, so it gets the next one
-    for ord, item in enumerate(chain(first, items)):
-        yield ord, TaskItem(task.name, item, _partner(item, before))
-        before.append(item)
+    for task in plan.tasks:
+        items = chosen(task, plan.limit, plan.sample)
+        first = list(islice(items, 2))
+        before = deque(first[1:], LOOK_BACK)  # the first item has none before it, so it gets the next one
+        for ord, item in enumerate(chain(first, items)):
+            yield ord, TaskItem(task.name, item, _partner(item, before))
+            before.append(item)
 
 
 def _partner(item: Item, before: Iterable[Item]) -> Item | None:

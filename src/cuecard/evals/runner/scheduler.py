@@ -104,11 +104,6 @@ class PooledWorker:
     pool: WorkerPool
     items: int = 0
 
-    @property
-    def running(self) -> int:
-        """Running calls on the worker's machine, including other workers' calls."""
-        return self.pool.running(self.machine)
-
 
 class WorkerPool:
     """The workers of a run. `expected`: the number of workers when all have joined."""
@@ -271,7 +266,8 @@ class Scheduler:
         failures, slots, role = list[Record](), at.worker.slots, request.seat.role
         while True:
             async with slots.use(role) as began:
-                order = WorkOrder(request, at.item.name, at.short(request), at.worker.running, tuple(failures))
+                running = at.worker.pool.running(at.worker.machine)  # including other workers' calls
+                order = WorkOrder(request, at.item.name, at.short(request), running, tuple(failures))
                 record = await at.worker.worker.make(order)
             failed = record["error"]
             if failed and failed["class"] in OVERLOADED:

@@ -18,8 +18,7 @@ from cuecard.evals.item import Aggregate, Item, Task
 from cuecard.evals.scorers import SCORERS, puzzles
 from cuecard.evals.tasks.files import FileTask, HubTask, JsonlTask
 from cuecard.evals.tasks.mapping import mapped
-from cuecard.evals.tasks.presets import PRESETS, Preset, Row
-from cuecard.evals.tasks.rows import QuestionRow
+from cuecard.evals.tasks.presets import PRESETS, Preset
 from cuecard.evals.tasks.tsv import TsvTask
 
 Options = Mapping[str, str]
@@ -184,12 +183,11 @@ class GymTask:
 _FILE, _FOLDER, _SPLIT = "a file", "the folder that images' paths start from", "rows of this split only"
 
 
-def _kinds() -> tuple[str, ...]:
-    return tuple(kind.value for kind in AnswerKind if kind not in (AnswerKind.JSON, AnswerKind.CHOICE))
+_KINDS = tuple(kind.value for kind in AnswerKind if kind not in (AnswerKind.JSON, AnswerKind.CHOICE))
 
 
 def _kind(options: Options) -> AnswerKind | None:
-    kind = one_of(options, "kind", _kinds())
+    kind = one_of(options, "kind", _KINDS)
     return None if kind is None else AnswerKind(kind)
 
 
@@ -226,10 +224,6 @@ def _gym(spec: str, options: Options) -> Task:
     )
 
 
-def _by_scorer(scorer: str, read: Callable[[Row, str], QuestionRow], row: Row, number: str) -> QuestionRow:
-    return replace(read(row, number), scorer=scorer)
-
-
 def _preset(preset: Preset, spec: str, options: Options) -> Task:
     path, scorer = _path(options, "path"), one_of(options, "scorer", SCORERS)
     elsewhere = sorted(set(options) - {"path", "scorer"})
@@ -239,7 +233,8 @@ def _preset(preset: Preset, spec: str, options: Options) -> Task:
         circular, name = preset.aggregate == "circular", preset.vlmevalkit
         return TsvTask(spec, path, scorer=scorer, split=options.get("split"), circular=circular, known_as=name)
     if scorer:
-        preset = replace(preset, read=partial(_by_scorer, scorer, preset.read))
+        read = preset.read
+        preset = replace(preset, read=lambda row, number: replace(read(row, number), scorer=scorer))
     if path:
         return FileTask(spec, preset, path)
     return HubTask(spec, preset, **{key: options.get(key) for key in ("dataset", "config", "split", "revision")})
@@ -267,7 +262,7 @@ register(
             "path": _FILE,
             "split": _SPLIT,
             "images": _FOLDER,
-            "kind": f"the kind of questions without options: {', '.join(_kinds())}",
+            "kind": f"the kind of questions without options: {', '.join(_KINDS)}",
             "scorer": f"one of {', '.join(SCORERS)}",
             "circular": "yes or no: whether rotations of a question count as one",
         },
@@ -317,7 +312,7 @@ register(
             "puzzle": "the name of a generator (chain_sum, …)",
             "seed": "a whole number",
             "count": "how many",
-            "kind": f"one of {', '.join(_kinds())}",
+            "kind": f"one of {', '.join(_KINDS)}",
         },
         first="puzzle",
         argument="NAME",

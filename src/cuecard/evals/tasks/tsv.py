@@ -56,11 +56,6 @@ class Known:
     """Further fields of a row's QuestionRow."""
 
 
-def _mme(row: Row) -> Mapping[str, Any]:
-    """The group is the pair of questions about an image: `image_path`, or `question_id` as in the data set."""
-    return {"group": filled(row, "image_path", "question_id")}
-
-
 def _hallusion(row: Row) -> Mapping[str, Any]:
     """The index ends with the numbers of the set, the figure and the question: `…_VD_chart_0_1_0`."""
     head, *place = (filled(row, "index") or "").rsplit("_", 3)
@@ -71,10 +66,6 @@ def _ocrbench(row: Row) -> Mapping[str, Any]:
     return {"extra": without_spaces(filled(row, "category") == "Handwritten Mathematical Expression Recognition")}
 
 
-def _cv_bench(row: Row) -> Mapping[str, Any]:
-    return {"extra": json.dumps({"source": filled(row, "source")})}
-
-
 def _mathverse(row: Row) -> Mapping[str, Any]:
     """Options are parsed from the text, as in the data set."""
     read = PRESETS["mathverse"].read({**row, "image": "there"}, "")
@@ -83,7 +74,8 @@ def _mathverse(row: Row) -> Mapping[str, Any]:
 
 SETS = {
     "*pope*": Known(AnswerKind.YES_NO, "exact", "pope"),
-    "mme": Known(AnswerKind.YES_NO, "exact", "mme", _mme),
+    # the group is the pair of questions about an image: `image_path`, or `question_id` as in the data set
+    "mme": Known(AnswerKind.YES_NO, "exact", "mme", lambda row: {"group": filled(row, "image_path", "question_id")}),
     "*hallusion*": Known(AnswerKind.YES_NO, "exact", "hallusion", _hallusion),
     "*chartqa*": Known(scorer="relaxed"),
     "*infovqa*": Known(scorer="anls"),
@@ -93,7 +85,7 @@ SETS = {
     "ocrbench_mini": Known(scorer="ocrbench", aggregate="ocrbench", more=_ocrbench),
     "mmmu_*": Known(scorer="mmmu", aggregate="mmmu"),
     "blink": Known(aggregate="blink"),
-    "cv-bench*": Known(aggregate="cv-bench", more=_cv_bench),
+    "cv-bench*": Known(aggregate="cv-bench", more=lambda row: {"extra": json.dumps({"source": filled(row, "source")})}),
     "vmcbench*": Known(aggregate="vmcbench"),
     "mmvet*": Known(AnswerKind.FREE_TEXT, "judged"),
     "mathverse*": Known(AnswerKind.MATHS, "maths", more=_mathverse),
