@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mappi
 from concurrent import futures
 from contextlib import aclosing
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar, Unpack, get_type_hints
 
 from cuecard.answers import guess_kind, listed_in
@@ -178,17 +177,13 @@ class Pair:
     def __enter__(self) -> Pair:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     async def __aenter__(self) -> Pair:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         await self.aclose()
 
     async def _prepared(self, text: str | Question, image: Any, given: AskOptions) -> tuple[Question, str, Policy]:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 
 from cuecard.answers.kinds import KINDS
 from cuecard.answers.text.markup import any_of, pattern, sentences
@@ -374,22 +375,21 @@ def listed_in(text: str) -> Listed:
     green", "1) red 2) green". Text after them ("Answer with the letter only.") stays with the question. Numbered ones
     must be at the end of the text, and answer the question directly before them.
     """
-    for style in _STYLES:
-        for letters in _LETTERS:
-            marks = _marks(text, style, letters)
-            split = _split(text, marks) if marks else None
-            if split is not None:
-                stem, after, options = split
-                return Listed(f"{stem}\n{after}" if after else stem, options)
-    for style in _NUMBERED_STYLES:
-        marks = _marks(text, style, _NUMBERS)
-        listed = text[marks[0][0] :].rstrip() if marks else ""
-        asks_on = "?" in (listed if "?" in text[: -len(listed) or None] else listed[:-1])  # a list of questions
-        split = _split(text, marks) if marks and not asks_on else None
-        if split is not None and _answers(*split):
-            stem, after, options = split
-            return Listed(f"{stem}\n{after}" if after else stem, options, _NUMBERS[: len(options)])
+    for style, signs in (*product(_STYLES, _LETTERS), *product(_NUMBERED_STYLES, (_NUMBERS,))):
+        marks = _marks(text, style, signs)
+        split = _split(text, marks) if marks else None
+        if split is None or (signs is _NUMBERS and (_asks_on(text, marks[0][0]) or not _answers(*split))):
+            continue
+        stem, after, options = split
+        labels = signs[: len(options)] if signs is _NUMBERS else ()
+        return Listed(f"{stem}\n{after}" if after else stem, options, labels)
     return Listed(text)
+
+
+def _asks_on(text: str, at: int) -> bool:
+    """Whether the list that begins at an index is one of questions."""
+    listed = text[at:].rstrip()
+    return "?" in (listed if "?" in text[: -len(listed) or None] else listed[:-1])
 
 
 def _answers(stem: str, after: str, options: tuple[str, ...]) -> bool:
@@ -448,17 +448,12 @@ def _split(text: str, marks: list[tuple[int, int]]) -> tuple[str, str, tuple[str
     pieces.append(last if cut is None else last[: cut.start()])
     after = "" if cut is None else last[cut.start() :].strip()
     options = tuple(_trimmed(piece) for piece in pieces)
-    stem = _without_heading(text[: marks[0][0]].rstrip(" \t\n-*•"))
+    stem = text[: marks[0][0]].rstrip(" \t\n-*•")
+    heading = _HEADING.search(stem, max(0, len(stem) - _HEADING_CHARS))
+    stem = (stem if heading is None else stem[: heading.start()].rstrip("*")).strip()
     if not stem or not all(options) or any(len(option) > 400 for option in options):
         return None
     return stem, after, options
-
-
-def _without_heading(stem: str) -> str:
-    """The text before the options, without a heading "Options:"."""
-    at = max(0, len(stem) - _HEADING_CHARS)
-    heading = _HEADING.search(stem, at)
-    return (stem if heading is None else stem[: heading.start()].rstrip("*")).strip()
 
 
 def _trimmed(option: str) -> str:

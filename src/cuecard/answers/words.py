@@ -204,12 +204,9 @@ def _spaceless(opening: str) -> bool | None:
 
 
 def _word(opening: str) -> tuple[str, str]:
-    end = next((i for i, char in enumerate(opening) if not _is_letter(char)), len(opening))
+    others = (i for i, char in enumerate(opening) if unicodedata.category(char)[0] not in "LM" and char != "\u200d")
+    end = next(others, len(opening))
     return opening[:end], opening[end:]
-
-
-def _is_letter(char: str) -> bool:
-    return unicodedata.category(char)[0] in "LM" or char == "\u200d"
 
 
 def _stops(rest: str) -> bool:

@@ -174,16 +174,13 @@ def reasoning_alone_s(outcome: Outcome) -> float | None:
         for c in outcome.calls
         if c.role == "large" and c.mode in (Mode.SHORT, Mode.READ) and c.first_token_s is not None
     ]
-    if written is None or not spoken or written.first_token_s is None or not written.usage.completion_tokens:
-        return None
-    first = spoken[0]
-    per_token = [s_per_token(call) for call in spoken]
-    known = [seconds for seconds in per_token if seconds is not None]
-    pace = s_per_token(written)
-    if not known or pace is None or first.first_token_s is None:
+    known = [pace for call in spoken if (pace := s_per_token(call)) is not None]
+    own = None if written is None else s_per_token(written)
+    if written is None or own is None or not known:
         return None
     # short answers have one or two tokens, so their pace is rough; a large model is not faster than a small one
-    return first.first_token_s - first.start_s + written.usage.completion_tokens * max(pace, sum(known) / len(known))
+    pace, ttft_s = max(own, sum(known) / len(known)), (spoken[0].first_token_s or 0.0) - spoken[0].start_s
+    return ttft_s + (written.usage.completion_tokens or 0) * pace
 
 
 def s_per_token(call: Call) -> float | None:

@@ -12,7 +12,6 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
-from types import TracebackType
 from typing import Any, cast
 
 from cuecard.answers.json_replies import is_whole
@@ -439,9 +438,7 @@ class Team:
     async def __aenter__(self) -> Team:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         for task in (running := list(self._tasks)):
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)

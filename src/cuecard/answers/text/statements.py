@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice, pairwise
@@ -366,35 +366,25 @@ def conclusion(text: str) -> str | None:
     later = after_taking_back(tail)
     tail = tail if later is None else later
     lines = [line.strip() for line in tail.splitlines() if not _DELIMITERS.match(line)]
-    if not lines:
+    found = next(_conclusions(lines), None)
+    if found is None or len(found) > _MOST_CHARS or _NONE.match(found) or refuses(found):
         return None
+    return found
+
+
+def _conclusions(lines: list[str]) -> Iterator[str]:
+    """What a text may end with, the most certain first."""
     last = lines[-_LAST_LINES:]
-    ends = (_last_sentence(line) for line in reversed(last[-2:]))
-    for found in (_marked("\n".join(last)), _under_heading(lines[-_LAST_LINES - 1 :]), *ends):
-        if found is not None:
-            return found if len(found) <= _MOST_CHARS and not _NONE.match(found) and not refuses(found) else None
-    return None
-
-
-def _marked(tail: str) -> str | None:
-    for statement in reversed(stated(tail) or []):
-        phrase = _bare(statement.text)
-        if statement.weight is not Weight.HEDGED and phrase:
-            return phrase
-    return None
-
-
-def _under_heading(lines: list[str]) -> str | None:
-    """The first line under the last heading."""
-    for heading, line in reversed(list(pairwise(lines))):
-        if _HEADING.match(heading):
-            return _bare(line) or None
-    return None
-
-
-def _last_sentence(line: str) -> str | None:
-    phrase = sentences(line)
-    return phrase[-1] if phrase and _BEGINS_WITH_SO.match(phrase[-1]) else None
+    for statement in reversed(stated("\n".join(last)) or []):
+        if statement.weight is not Weight.HEDGED and (phrase := _bare(statement.text)):
+            yield phrase
+    for heading, line in reversed(list(pairwise(lines[-_LAST_LINES - 1 :]))):
+        if _HEADING.match(heading) and (phrase := _bare(line)):
+            yield phrase
+    for line in reversed(last[-2:]):
+        closing = (sentences(line) or [""])[-1]
+        if _BEGINS_WITH_SO.match(closing):
+            yield closing
 
 
 def _bare(phrase: str) -> str:
