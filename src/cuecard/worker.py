@@ -40,7 +40,14 @@ class ChildWorker:
         with self._lock:
             if self._child is None or self._child.poll() is not None:
                 self._end()
-                self._child = self._started()
+                self._child = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    env=os.environ | self._environment,
+                    start_new_session=True,  # Ctrl-C is for this process, which ends its children itself
+                )
                 self._reply(self._child, {}, self._start_s, b"")
             return self._reply(self._child, job, limit_s, data)
 
@@ -48,16 +55,6 @@ class ChildWorker:
         """End the child; a later job starts another."""
         with self._lock:
             self._end()
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | self._environment,
-            start_new_session=True,  # Ctrl-C is for this process, which ends its children itself
-        )
 
     def _reply(self, child: subprocess.Popen[bytes], job: Mapping[str, Any], limit_s: float, data: bytes) -> Reply:
         assert child.stdin is not None

@@ -243,7 +243,11 @@ async def fitting(question: Question, team: Team, verdict: Verdict, strategy: st
         why = f"the answer did not do ({wrong.why}); that of the {reply.role} model's {mode} call fits, and stands"
         return Verdict(reply, Route.DEGRADED, why)
     asked = "the JSON that was asked for" if question.schema is None else "JSON that fits the schema"
-    raise InvalidAnswer(f"the answer is not {asked}: {wrong.why}{failed}", _hint(verdict.reply, wrong))
+    hint = "allow more tokens for the answer (max_tokens, answer_tokens), or ask for less"
+    if not wrong.repairable:
+        hint = "simplify the schema: patterns, uniqueItems and combinators can take very long"
+    wanted = hint if verdict.reply.truncated or not wrong.repairable else None
+    raise InvalidAnswer(f"the answer is not {asked}: {wrong.why}{failed}", wanted)
 
 
 def check_writers(question: Question, team: Team) -> None:
@@ -298,9 +302,3 @@ async def _repaired(
     if repaired.answer.parsed:
         return repaired, ""
     return None, f"; repaired by the {player.role} model: {(await _wrong(repaired, question)).why}"
-
-
-def _hint(reply: Reply, wrong: Misfit) -> str | None:
-    if not wrong.repairable:
-        return "simplify the schema: patterns, uniqueItems and combinators can take very long"
-    return "allow more tokens for the answer (max_tokens, answer_tokens), or ask for less" if reply.truncated else None

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cuecard.answers.text.markup import CJK, LANGUAGES, any_of, pattern
 
@@ -99,43 +99,20 @@ def _worth(found: re.Match[str]) -> Fraction:
 _NUMBERS = {code: LANGUAGES[code]["numbers"] for code in ("de", "fr", "es")}
 
 
-def _german(units: list[str], tens: list[str]) -> dict[str, int]:
-    joined = ["", "ein", *units[2:10]]
-    return {
-        **_numbered(units),
-        **{ten: 10 * at for at, ten in enumerate(tens, start=2)},
-        **{f"{joined[unit]}und{ten}": 10 * at + unit for at, ten in enumerate(tens, start=2) for unit in range(1, 10)},
-    }
-
-
-def _french(units: list[str], tens: list[str]) -> dict[str, int]:
-    words = _numbered(units)
-    for at, ten in enumerate(tens, start=2):
-        words |= {ten: 10 * at, f"{ten} et un": 10 * at + 1, f"{ten} et une": 10 * at + 1}
-        words |= {f"{ten}-{units[unit]}": 10 * at + unit for unit in range(1, 20 if at == 6 else 10)}
-    words |= {"soixante et onze": 71, "quatre-vingts": 80, "quatre-vingt": 80}
-    words |= {f"quatre-vingt-{word}": 80 + value for value, word in enumerate(units) if value}
-    return {word: value for word, value in words.items() if value != 1}
-
-
-def _spanish(units: list[str], tens: list[str]) -> dict[str, int]:
-    words = _numbered(units)
-    for at, ten in enumerate(tens, start=3):
-        words |= {ten: 10 * at, f"{ten} y una": 10 * at + 1, f"{ten} y un": 10 * at + 1}
-        words |= {f"{ten} y {units[unit]}": 10 * at + unit for unit in range(1, 10)}
-    for at, hundred in enumerate(_NUMBERS["es"]["hundreds"].split(), start=2):
+def _words_below_100(numbers: dict[str, Any]) -> dict[str, int]:
+    """The words of a language, with its words for hundreds, and without "un", which is an article too."""
+    units = numbers["units"].split()
+    words = {word: value for value, word in enumerate(units) if word != "un"}
+    for tens, ten in enumerate(numbers["tens"].split(), start=2):
+        words |= {ten: 10 * tens, **{form.format(ten=ten): 10 * tens + 1 for form in numbers["with_one"]}}
+        end = 20 if ten in numbers.get("to_nineteen", ()) else 10
+        words |= {numbers["joined"].format(ten=ten, unit=units[unit]): 10 * tens + unit for unit in range(2, end)}
+    for at, hundred in enumerate(numbers.get("hundreds", "").split(), start=2):
         words |= {f"{hundred}os": 100 * at, f"{hundred}as": 100 * at}
-    return {**words, "veintiuna": 21, "veintiún": 21}
+    return {word: value for word, value in words.items() if word[0] != "-"} | numbers.get("irregular", {})
 
 
-def _numbered(words: list[str]) -> dict[str, int]:
-    return {word: value for value, word in enumerate(words)}
-
-
-_ABROAD = {
-    code: words(_NUMBERS[code]["units"].split(), _NUMBERS[code]["tens"].split())
-    for code, words in (("de", _german), ("fr", _french), ("es", _spanish))
-}
+_ABROAD = {code: _words_below_100(numbers) for code, numbers in _NUMBERS.items()}
 
 
 def _either(words: Iterable[str]) -> str:
