@@ -109,7 +109,8 @@ def _words_below_100(numbers: dict[str, Any]) -> dict[str, int]:
         words |= {numbers["joined"].format(ten=ten, unit=units[unit]): 10 * tens + unit for unit in range(2, end)}
     for at, hundred in enumerate(numbers.get("hundreds", "").split(), start=2):
         words |= {f"{hundred}os": 100 * at, f"{hundred}as": 100 * at}
-    return {word: value for word, value in words.items() if word[0] != "-"} | numbers.get("irregular", {})
+    words.update(numbers.get("irregular", {}))
+    return {word: value for word, value in words.items() if word[0] != "-"}
 
 
 _ABROAD = {code: _words_below_100(numbers) for code, numbers in _NUMBERS.items()}
