@@ -185,7 +185,7 @@ def kinds_of(kind: type) -> dict[str, type]:
 def _plain(hint: Any) -> type:
     if get_origin(hint) in (Union, UnionType):
         hint = next(each for each in get_args(hint) if each is not NoneType)
-    plain: type = {Mapping: dict, Sequence: list}.get(get_origin(hint), hint)
+    plain: type = {Mapping: dict, Sequence: list, tuple: list}.get(get_origin(hint), hint)
     return plain
 
 

@@ -13,7 +13,7 @@ from cuecard.domain.call import AnswerToken, spelling
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Extras, Limits
-from cuecard.models.local.transformers_network import choose
+from cuecard.models.local.transformers_network import TransformersNetwork
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.openai.response_body import Token, chunk
 from cuecard.models.prompt import TAGS
@@ -102,7 +102,7 @@ def drawn(**sampling: float) -> set[int]:
     logits, limits = torch.tensor([0.0, 2.0, 1.0, 1.9]), Limits(temperature=1.0, seed=1)
     limits = replace(limits, extras=Extras(sampling=tuple(sampling.items())))
     generator = torch.Generator().manual_seed(1)
-    return {choose(logits, limits, generator)[0] for _ in range(200)}
+    return {TransformersNetwork.choose(logits[None], limits, generator)[0] for _ in range(200)}
 
 
 @pytest.mark.parametrize(
@@ -118,4 +118,4 @@ def test_local_models_draw_from_the_likeliest_tokens(sampling: dict[str, float],
 def test_the_smallest_temperature_and_nucleus_draw_the_likeliest_token(limits: dict[str, float]):
     given = replace(Limits(temperature=1.0, seed=1), **limits)
     logits, generator = torch.tensor([-1e4, 2.0, 1.0, 1.9]), torch.Generator().manual_seed(1)
-    assert {choose(logits, given, generator)[0] for _ in range(20)} == {1}
+    assert {TransformersNetwork.choose(logits[None], given, generator)[0] for _ in range(20)} == {1}

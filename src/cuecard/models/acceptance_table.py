@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -153,23 +153,19 @@ class AcceptanceTable:
         kinds, evidence = table.pop("kinds", None), table.pop("evidence", None)
         if not isinstance(kinds, dict) or not isinstance(kinds.get(SHARED), dict):
             raise BadInput(f"an acceptance table without kinds.{SHARED}", _HINT)
-        disk.check_table(table, _TYPES)
-        for name in _NEEDED:
-            if name not in table:
-                raise BadInput(f"{name} is missing", _HINT)
-        if not (evidence is None or isinstance(evidence, dict)):
-            raise BadInput("evidence is not a table", _HINT)
-        seen = None if evidence is None else disk.build(Evidence, evidence, "evidence.")
-        made = []
-        for kind, weights in kinds.items():
-            if not isinstance(weights, dict):
-                raise BadInput(f"kinds.{kind} is not a table", _HINT)
-            made.append((kind, disk.build(KindWeights, weights, f"kinds.{kind}.")))
+        disk.check_table(table, disk.kinds_of(cls))
+        if missing := [each.name for each in fields(cls) if each.default is MISSING and each.name not in given]:
+            raise BadInput(f"{missing[0]} is missing", _HINT)
+        if evidence is not None:
+            disk.check_kind("evidence", evidence, dict)
+            evidence = disk.build(Evidence, evidence, "evidence.")
+        disk.check_table(kinds, dict.fromkeys(kinds, dict), "kinds.")
+        made = [(kind, disk.build(KindWeights, weights, f"kinds.{kind}.")) for kind, weights in kinds.items()]
         numbers = [value for value in table.values() if isinstance(value, float)]
         numbers += [number for _, each in made for number in (each.intercept, each.agree, each.alone or 0.0)]
         if not all(map(math.isfinite, numbers)) or any(weights.questions < 0 for _, weights in made):
             raise BadInput("an acceptance table with a number that is none", _HINT)
-        return cls(**{**table, "tasks": tuple(table.get("tasks", ())), "kinds": tuple(made), "evidence": seen})
+        return cls(**{**table, "tasks": tuple(table.get("tasks", ())), "kinds": tuple(made), "evidence": evidence})
 
     @classmethod
     def read(cls, path: Path) -> AcceptanceTable:
@@ -182,15 +178,6 @@ class AcceptanceTable:
             if not isinstance(given, dict):
                 raise BadInput("not an acceptance table", _HINT)
             return cls.of_object(given)
-
-
-_TYPES: Mapping[str, type] = {
-    **dict.fromkeys(("small", "large", "run", "small_revision", "large_revision"), str),
-    **dict.fromkeys(("log_large", "log_not_large", "logit_small", "no_small"), float),
-    **dict.fromkeys(("alone_log_large", "alone_log_not_large"), float),
-    "tasks": list,
-}
-_NEEDED = ("small", "large", "log_large", "log_not_large", "logit_small", "no_small")
 
 
 def clipped(probability: float) -> float:

@@ -113,7 +113,7 @@ class TokenDecoder:
             closing=(style.closing.strip(),) if style.opening else (),
             tags=tags_of(style),
         )
-        self._events, self._tokenizer = ReasoningEvents(self.parser, reasons=reasons), tokenizer
+        self.events, self._tokenizer = ReasoningEvents(self.parser, reasons=reasons), tokenizer
         self._repetition = RepetitionDetector() if reasons else None
         self._ids: list[int] = []
         self._shown = 0
@@ -130,7 +130,7 @@ class TokenDecoder:
             fresh, self._shown = text[self._shown :], len(text)
             if self._repetition is not None and not self.parser.answering:
                 self._repetition.feed(fresh)
-            yield from self._events.of(self.parser.feed(fresh))
+            yield from self.events.of(self.parser.feed(fresh))
             # tokens before one that decodes by itself do not change how later tokens decode
             if "\ufffd" not in (alone := self._tokenizer.decode([token])):
                 self._ids, self._shown = [token], len(alone)
@@ -139,11 +139,7 @@ class TokenDecoder:
         """The events of text that was held back. `whole`: the model ended its turn by itself."""
         text = self._tokenizer.decode(self._ids)[self._shown :]
         self._shown += len(text)
-        yield from self._events.of([*self.parser.feed(text), *self.parser.end(whole=whole)])
-
-    def close(self) -> Iterator[Event]:
-        """Yields ReasoningEnded, unless it was yielded before."""
-        yield from self._events.close()
+        yield from self.events.of([*self.parser.feed(text), *self.parser.end(whole=whole)])
 
 
 class TwoStages:
@@ -183,7 +179,7 @@ class TwoStages:
             # the budget is spent, the reasoning repeats itself, or the turn ended: unless it is prose with a
             # conclusion, the reasoning is closed here and the answer decoded after it
             yield from self._decoder.rest(whole=ends and not style.opening)
-            yield from self._decoder.close()
+            yield from self._decoder.events.close()
             if parser.answering and not self._splits:
                 self._finish, self.over = FinishReason.STOP, True
                 return
@@ -191,7 +187,7 @@ class TwoStages:
                 self._cut = FinishReason.REPETITION if self._decoder.repeats else FinishReason.BUDGET
             self._answer_next(self._closes)
         elif self._splits and not inside:
-            yield from self._decoder.close()
+            yield from self._decoder.events.close()
             self._answer_next([])
         elif ends:
             self._finish, self.over = FinishReason.STOP, True
@@ -203,7 +199,7 @@ class TwoStages:
     def end(self) -> Iterator[Event]:
         """The events of text that was held back, then Finished."""
         yield from self._decoder.rest(whole=self._finish is FinishReason.STOP)
-        yield from self._decoder.close()
+        yield from self._decoder.events.close()
         cut = self._cut if self._finish is FinishReason.STOP else None
         answered = self._spent > self._spent_on_reasoning
         yield Finished(self.usage, cut or self._finish, self._logprob if answered else None, tuple(self._tokens))

@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cuecard.domain.call import Usage
-from cuecard.domain.errors import BadInput, ModelError, Unsupported
+from cuecard.domain.errors import BadInput, Unsupported
 from cuecard.models import acceptance_table
 from cuecard.models import scope as scopes
 from cuecard.models.acceptance_table import AcceptanceTable
@@ -72,7 +72,6 @@ class LocalModel:
         name: str,
         network: Network,
         reader: PromptReader,
-        card_formats: Sequence[CardFormat] | None = None,
         prefix_cache_mib: float | None = None,
         scope: Scope | None = None,
         process: ModelProcess | None = None,
@@ -99,7 +98,7 @@ class LocalModel:
             logprobs=True,
             scoring=True,
             prefix_sessions=shares,
-            card_formats=tuple(card_formats or CardFormat),
+            card_formats=tuple(CardFormat),
             style=style_of(reader.tokenizer, trained=network.is_trained_pair),
             weighing=True,
             resumes=True,
@@ -143,7 +142,7 @@ class LocalModel:
         file, images = (Path(source) / name for name in scopes.FILES)
         scope = Scope.read(file) if file.is_file() else None
         looks = ImageScope.read(images) if scope is not None and images.is_file() else None
-        loaded = cls(called, network, reader, None, prefix_cache_mib, scope, process, looks)
+        loaded = cls(called, network, reader, prefix_cache_mib, scope, process, looks)
         if (there := Path(source) / acceptance_table.FILE).is_file():
             table = replace(AcceptanceTable.read(there), large=called)  # the folder may have been renamed
             loaded.abilities = replace(loaded.abilities, acceptance=table)
@@ -238,9 +237,7 @@ class LocalModel:
 
     async def _once(self, name: str, prompt: Prompt, *arguments: Any) -> Any:
         async with aclosing(self._run(name, prompt, *arguments)) as results:
-            async for result in results:
-                return result
-        raise ModelError(f"{self.name} gave nothing back")
+            return await anext(results)
 
     # --- everything below runs on the engine's thread -----------------------------------------------------------------
 

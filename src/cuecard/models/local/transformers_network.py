@@ -193,8 +193,26 @@ class TransformersNetwork:
             generator.seed()
         return generator
 
-    def choose(self, logits: torch.Tensor, limits: Limits, chance: torch.Generator) -> tuple[int, float]:
-        return choose(logits[-1], limits, chance)
+    @staticmethod
+    def choose(logits: torch.Tensor, limits: Limits, chance: torch.Generator) -> tuple[int, float]:
+        """As `Network.choose`: greedy, or from the tokens inside `top_k`, `min_p` and the nucleus `top_p`.
+
+        `min_p` is relative to the likeliest token, which is always kept, however small `top_p` is.
+        """
+        row = logits[-1].float()
+        if limits.temperature == 0:
+            token = int(row.argmax())
+        else:
+            scaled = (row - row.max()) / max(limits.temperature, LEAST_TEMPERATURE)
+            chances, order = torch.softmax(scaled, -1).sort(descending=True)
+            if wanted := dict(limits.extras.sampling):
+                chances[int(wanted.get("top_k", len(chances))) :] = 0
+                chances[chances < wanted.get("min_p", 0.0) * chances[0]] = 0
+                chances /= chances.sum()
+            beyond = chances.cumsum(0) - chances >= limits.top_p
+            chances[1:][beyond[1:]] = 0
+            token = int(order[torch.multinomial(chances, 1, generator=chance)])
+        return token, float(torch.log_softmax(row, -1)[token])
 
     @contextmanager
     def _watching(self, inputs: Inputs, watch: Watch | None) -> Iterator[None]:
@@ -236,28 +254,6 @@ class TransformersNetwork:
         out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, **trimmed, **more)
         logits: torch.Tensor = out.logits[0, -keep:]
         return logits
-
-
-def choose(logits: torch.Tensor, limits: Limits, generator: torch.Generator) -> tuple[int, float]:
-    """(vocabulary,) -> the next token and its log probability before temperature.
-
-    Greedy, or sampled from the tokens inside `top_k`, `min_p` (relative to the likeliest token) and the nucleus
-    `top_p`. The likeliest token is always kept, however small `top_p` is.
-    """
-    logits = logits.float()
-    if limits.temperature == 0:
-        token = int(logits.argmax())
-    else:
-        scaled = (logits - logits.max()) / max(limits.temperature, LEAST_TEMPERATURE)
-        chances, order = torch.softmax(scaled, -1).sort(descending=True)
-        if wanted := dict(limits.extras.sampling):
-            chances[int(wanted.get("top_k", len(chances))) :] = 0
-            chances[chances < wanted.get("min_p", 0.0) * chances[0]] = 0
-            chances /= chances.sum()
-        beyond = chances.cumsum(0) - chances >= limits.top_p
-        chances[1:][beyond[1:]] = 0
-        token = int(order[torch.multinomial(chances, 1, generator=generator)])
-    return token, float(torch.log_softmax(logits, -1)[token])
 
 
 # --- loading, and the readers of prompts ------------------------------------------------------------------------------

@@ -157,7 +157,7 @@ class StreamedReply:
         `unwrap`: extracts the answer from the complete content, which is held back until then.
         """
         self.parser = parser
-        self._events = ReasoningEvents(parser, reasons=reasons)
+        self.events = ReasoningEvents(parser, reasons=reasons)
         self._limits, self._reasons = limits, reasons
         self._most = limits.answer_tokens + limits.reasoning_tokens if reasons else 2 * limits.answer_tokens + _SLACK
         self._room = self._most * _LONGEST_TOKEN
@@ -181,11 +181,11 @@ class StreamedReply:
         (self._content_tokens if _is_of_content(chunk) else self._field_tokens).extend(chunk.tokens)
         if chunk.reasoning:
             self._field_text.append(chunk.reasoning)
-            yield from self._events.of(self.parser.field(chunk.reasoning))
+            yield from self.events.of(self.parser.field(chunk.reasoning))
         if chunk.content:
             self._content_text.append(chunk.content)
             if self._unwrap is None:
-                yield from self._events.of(self.parser.feed(self._without_echo(chunk.content)))
+                yield from self.events.of(self.parser.feed(self._without_echo(chunk.content)))
         if self._reasons and not self.parser.answering:
             self._repetition.feed(chunk.reasoning or chunk.content)
         self._count(chunk)
@@ -198,10 +198,10 @@ class StreamedReply:
         """The events of text that was held back until the end."""
         yield from self.take(Chunk(self._field_halves.end(), self._content_halves.end()))
         if self._unwrap is not None:
-            yield from self._events.of(self.parser.feed(self._unwrap("".join(self._content_text))))
+            yield from self.events.of(self.parser.feed(self._unwrap("".join(self._content_text))))
         elif self._held:
-            yield from self._events.of(self.parser.feed(self._held))
-        yield from self._events.of(self.parser.end(whole=self.finish is FinishReason.STOP))
+            yield from self.events.of(self.parser.feed(self._held))
+        yield from self.events.of(self.parser.end(whole=self.finish is FinishReason.STOP))
 
     def _fitting(self, chunk: Chunk) -> Chunk:
         """The chunk with complete characters only, cut at the limit of characters."""
@@ -224,10 +224,6 @@ class StreamedReply:
             return ""
         echo, self._echo = self._echo, ""
         return text.removeprefix(echo)
-
-    def close(self) -> Iterator[Event]:
-        """Yields ReasoningEnded, unless it was yielded before."""
-        yield from self._events.close()
 
     @property
     def is_spent(self) -> bool:

@@ -30,7 +30,7 @@ from cuecard.models.openai.call import (
     scored,
 )
 from cuecard.models.openai.connection import Connection, Request
-from cuecard.models.openai.families import OPENAI_HOST, Dialect, ServerSettings, constraint_fields, tag_pair, unwrapped
+from cuecard.models.openai.families import OPENAI_HOST, Dialect, ServerSettings, constraint_fields, unwrapped
 from cuecard.models.openai.response_body import Chunk
 from cuecard.models.prompt import CUE, CardFormat, Prompt, Style, conversation, neutral
 from cuecard.models.reasoning_events import tags_of
@@ -53,23 +53,17 @@ class OpenAIModel:
         key_hint = f"is the environment variable {OPENAI_KEY} set, and right?" if at_openai else KEY_HINT
         self._base_url, self._timeout_s = base_url, self._given.timeout_s
         self._server = Connection(base_url, model, key, self._timeout_s, key_hint)
-        self._name = self._given.name or model
+        self.name = self._given.name or model
         self.served_name, self.fingerprint = model, ""
         self._family = self._given.family_of(model, base_url)
         self._opens = self._family.opens or (None if self._family.name == "unknown" else False)
         """Whether the chat template opens reasoning by itself. None: unknown."""
         self._extra_body = dict(self._given.extra_body or {})
         self._left_out = frozenset({"logprobs"} if self._given.logprobs is False else ())
-        tags = self._given.reasoning_tags
-        self._reasoning_tags = None if tags is None else tag_pair(tags)
         self._seen: dict[str, None] = dict.fromkeys(self._first_notes())
         """Notes in plain English, oldest first."""
         self._abilities: tuple[tuple[object, ...], Abilities] | None = None
         """The abilities and the state behind them, cached because every call reads them several times."""
-
-    @property
-    def name(self) -> str:
-        return self._name
 
     @property
     def abilities(self) -> Abilities:
@@ -155,7 +149,7 @@ class OpenAIModel:
         for event in shown(first.end()):
             yield event
         self._learn(prompt, first)
-        for event in shown(first.close()):
+        for event in shown(first.events.close()):
             yield event
         answered = first.parser.answering and (held is None or await _fits(held, prompt))
         if not reasons or answered or not first.parser.reasoned:
@@ -314,7 +308,7 @@ class OpenAIModel:
 
     def _parser(self, prompt: Prompt) -> ReasoningParser:
         style, reasons, sent = prompt.style, prompt.mode is Mode.REASON, bool(self._opening(prompt))
-        tags, more = tags_of(style, self._reasoning_tags), self._reasoning_tags
+        tags, more = tags_of(style, self._given.reasoning_tags), self._given.reasoning_tags
         closing = (*([style.closing.strip()] if style.opening else []), *(more[1:] if more else []))
         return ReasoningParser(
             self._start(prompt, sent=sent),
@@ -337,7 +331,7 @@ class OpenAIModel:
         """
         if prompt.mode is Mode.REASON:
             return Start.INSIDE
-        unknown = self._opens is None and self._reasoning_tags is None
+        unknown = self._opens is None and self._given.reasoning_tags is None
         return Start.UNSURE if (unknown or self._opens) and not sent else Start.OUTSIDE
 
     def _learn(self, prompt: Prompt, reply: StreamedReply) -> None:

@@ -47,53 +47,39 @@ class Family:
     """Thinking can be switched off."""
 
 
-def _template(**kwargs: bool) -> Switch:
-    return {"chat_template_kwargs": kwargs}
+def _template(*switches: str, on: bool) -> Switch:
+    return {"chat_template_kwargs": dict.fromkeys(switches, on)}
+
+
+def _switched(name: str, models: str, style: Style, switch: str) -> Family:
+    """A family whose chat template has a switch for thinking."""
+    return Family(name, models, style, _template(switch, on=True), _template(switch, on=False))
 
 
 # The first row that matches is taken. Within Qwen3 a suffix decides: -Thinking always thinks, -Instruct never does.
 FAMILIES: list[Family] = [
     Family(
-        "always",
-        r"qwen-?3.*thinking|qwq|qvq|deepseek-?r1|r1-distill|kimi.*thinking",
-        TAGS,
-        opens=True,
-        stops=False,
+        "always", r"qwen-?3.*thinking|qwq|qvq|deepseek-?r1|r1-distill|kimi.*thinking", TAGS, opens=True, stops=False
     ),
     Family("gpt-oss", r"gpt-?oss", PROSE, {"reasoning_effort": "low"}, {"reasoning_effort": "low"}, stops=False),
-    Family(
-        "thinking",
-        r"granite-?3\.[2-9]|deepseek-?v3\.[1-9]|holo2|kimi-?k2\.5",
-        TAGS,
-        _template(thinking=True),
-        _template(thinking=False),
-    ),
+    _switched("thinking", r"granite-?3\.[2-9]|deepseek-?v3\.[1-9]|holo2|kimi-?k2\.5", TAGS, "thinking"),
     Family(
         "plain",
         r"instruct|llava|llama|internvl|gemma-?[123]\b|phi-?[34]|pixtral|mistral|ministral|gpt-[34]|minicpm-?v|molmo"
         r"|moondream|smolvlm|qwen-?(?:1|2)",
         PROSE,
     ),
-    Family(
-        "enable_thinking",
-        r"qwen-?3|glm-?4\.[5-9]|glm-?5|smollm3|nemotron|hunyuan|intern-?s1",
-        TAGS,
-        _template(enable_thinking=True),
-        _template(enable_thinking=False),
+    _switched(
+        "enable_thinking", r"qwen-?3|glm-?4\.[5-9]|glm-?5|smollm3|nemotron|hunyuan|intern-?s1", TAGS, "enable_thinking"
     ),
-    Family(
-        "embedded",  # the pair that ships with Cuecard, behind a server, with the prompts of its training
-        r"^demo-(?:small|large)$",
-        EMBEDDED,
-        _template(enable_thinking=True),
-        _template(enable_thinking=False),
-    ),
+    # the pair that ships with Cuecard, behind a server, with the prompts of its training
+    _switched("embedded", r"^demo-(?:small|large)$", EMBEDDED, "enable_thinking"),
     # OpenAI's reasoning models hide their reasoning: a card for a reader has to be written as prose in the answer.
     Family("hidden", r"^(?:o[1-9]\b|gpt-5)", PROSE, off={"reasoning_effort": "none"}),
     Family("effort", r"(?!)", TAGS, off={"reasoning_effort": "none"}),
 ]
 # Unknown models: thinking is switched off in both dialects, and reasoning, if wanted, is requested as prose.
-_OFF = _template(enable_thinking=False, thinking=False)
+_OFF = _template("enable_thinking", "thinking", on=False)
 UNKNOWN = Family("unknown", "", PROSE, _OFF, _OFF)
 
 
@@ -194,7 +180,7 @@ class ServerSettings:
     """The server returns `prompt_logprobs` (vLLM)."""
     images: bool | None = None
     logprobs: bool | None = None
-    reasoning_tags: Sequence[str] | None = None
+    reasoning_tags: tuple[str, str] | None = None
     """The tags that open and close its reasoning, in addition to the known ones."""
     constraint: str | None = None
     """How the server decodes under a grammar: a value of `families.Dialect`."""

@@ -146,9 +146,7 @@ class EngineHost:
             yield await work(engine)
 
         async with aclosing(self.stream(once)) as results:
-            async for result in results:
-                return result
-        raise ModelError(f"{self.name} gave nothing back")
+            return await anext(results)
 
     def now(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """As `call`, blocking."""

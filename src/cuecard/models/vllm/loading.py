@@ -15,7 +15,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -230,26 +230,18 @@ def heard_errors() -> Iterator[Callable[[], str]]:
     os.dup2(write, 2)
     os.close(write)
     found: list[str] = []
-    copying = threading.Thread(target=_copy, args=(read, os.dup(kept), found), name="vllm log", daemon=True)
-    copying.start()
-    replaced = True
-
-    def restore() -> None:
-        nonlocal replaced
-        if replaced:
-            os.dup2(kept, 2)
-            os.close(kept)
-        replaced = False
 
     def first() -> str:
-        restore()
+        replaced.close()
         copying.join(LOG_S)
         return next(iter(found), "")
 
-    try:
+    copying = threading.Thread(target=_copy, args=(read, os.dup(kept), found), name="vllm log", daemon=True)
+    copying.start()
+    with ExitStack() as replaced:
+        replaced.callback(os.close, kept)
+        replaced.callback(os.dup2, kept, 2)
         yield first
-    finally:
-        restore()
 
 
 def _copy(read: int, write: int, found: list[str]) -> None:

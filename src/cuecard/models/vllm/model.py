@@ -19,7 +19,15 @@ from cuecard.models.prompt import CardFormat, Prompt, neutral, style_of
 from cuecard.models.reasoning_events import TwoStages
 from cuecard.models.vllm.engine import EngineHost
 from cuecard.models.vllm.loading import EngineSettings
-from cuecard.models.vllm.prompts import CardSession, CardSessions, VllmPrompts, generated, is_structured, sampling
+from cuecard.models.vllm.prompts import (
+    MOST_SESSIONS,
+    CardSession,
+    CardSessions,
+    VllmPrompts,
+    generated,
+    is_structured,
+    sampling,
+)
 
 HELD_BACK = 4
 """Tokens at the end of an unfinished card that are not sent yet: they may change when more text follows."""
@@ -40,7 +48,9 @@ class VllmModel:
         self._prompts = VllmPrompts(name, tokenizer, config.max_model_len, sees_images=sees)
         blocks = cache.num_gpu_blocks
         slots = engine.vllm_config.scheduler_config.max_num_seqs // 2
-        self._sessions = CardSessions(max(1, min(8, slots)), None if not blocks else blocks * cache.block_size // 2)
+        self._sessions = CardSessions(
+            max(1, min(MOST_SESSIONS, slots)), None if not blocks else blocks * cache.block_size // 2
+        )
         self._no_sessions: str | None = None
         """Why cards are not streamed; None if they are."""
         if not slots:

@@ -214,7 +214,7 @@ async def _until_finished(outputs: AsyncGenerator[Any]) -> AsyncGenerator[Any]:
 class CardSessions:
     """The open sessions of an engine, oldest first. Used on the engine's loop only."""
 
-    def __init__(self, most: int = MOST_SESSIONS, most_tokens: int | None = None) -> None:
+    def __init__(self, most: int, most_tokens: int | None) -> None:
         """`most_tokens`: maximum tokens of all sessions together, so that other calls find room in the KV cache."""
         self._most, self._most_tokens = most, most_tokens
         self._open: list[CardSession] = []
