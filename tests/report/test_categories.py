@@ -17,7 +17,7 @@ from cuecard.domain.question import AnswerKind, Question
 from cuecard.evals.analysis.scores import Pope
 from cuecard.evals.item import Item
 from cuecard.models.replay import Says, ScriptedModel
-from cuecard.report.evaluation import tables
+from cuecard.report.evaluation.report import benchmark_figures
 
 CATEGORIES = ("random", "popular", "adversarial")
 GOLDS = ("yes", "no")
@@ -71,7 +71,7 @@ def test_popes_five_figures_cover_all_questions_and_each_category(popes):
 
 def test_the_page_and_a_table_show_them(popes):
     run, summary, page = popes
-    rows = tables.figures(summary["tasks"]["popes"], ["short:large"])
+    rows = benchmark_figures("pope", summary["tasks"]["popes"]["arms"])
     assert list(rows[0])[3:] == ["accuracy", "precision", "recall", "f1", "yes ratio"]
     assert [row["questions"] for row in rows] == ["all", *sorted(CATEGORIES)]
     assert "By category" in page
@@ -125,7 +125,7 @@ def test_mmes_points_stand_in_the_summary_and_on_the_page(tmp_path):
     # color: both questions right for images 0 and 1, one each for 2 and 3: 75 + 50; code_reasoning: 0
     assert arm["mme"] == {"accuracy_plus": pytest.approx(2 / 6), "perception": 125, "cognition": 0, "total": 125}
     assert arm["by_category"]["color"]["mme"]["accuracy_plus"] == 0.5
-    rows = tables.figures(summary["tasks"]["popes"], ["short:large"])
+    rows = benchmark_figures("mme", summary["tasks"]["popes"]["arms"])
     assert (rows[0]["accuracy plus"], rows[0]["perception"]) == ("33.3%", "125.0")
     assert "points are 200 a task at most" in page
     with (run / "tables" / "categories.csv").open(encoding="utf-8", newline="") as file:
@@ -142,7 +142,7 @@ def test_figures_over_categories_stand_beside_the_categories(tmp_path):
     arm = summary["tasks"]["popes"]["arms"]["short:large"]
     assert arm["blink"] == {"mean_of_tasks": pytest.approx((6 / 8 + 0) / 2)}
     assert "blink" not in arm["by_category"]["color"]
-    assert tables.figures(summary["tasks"]["popes"], ["short:large"]) == [
+    assert benchmark_figures("blink", summary["tasks"]["popes"]["arms"]) == [
         {"arm": "short:large", "mean of tasks": "37.5%"}
     ]
     assert page.index("mean of its tasks") < page.index("Right in each category")

@@ -166,8 +166,8 @@ def _results(run: LiveRun, config: Mapping[str, Any], out: Path, drawn: Any, wat
         _show(watch.console, found, samples, drawn.sentences)
         watch.say(f"writing the report to {out}")
         summed, about = summary(config, store), {"config": config, "argv": sys.argv[1:], "machine": machine()}
-        shown = drawn.evaluation("demo", (found, summed), known, store, evaluation_facts(about), SHOWN, samples)
-        page: Path = drawn.report(shown).save(out / "report.html")[0]
+        shown = drawn.Evaluation("demo", found, summed, known, samples, evaluation_facts(about), SHOWN)
+        page: Path = drawn.report(shown, store).save(out / "report.html")[0]
         results = {"questions": watch.asked, **about, **found.as_object(), "answers": examples.rows(store)}
     disk.save(out / "results.json", results)
     return page

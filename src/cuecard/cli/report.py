@@ -30,6 +30,7 @@ from cuecard.evals.analysis.verdict import MARGIN
 from cuecard.evals.interop import reasonings_digest, recorded_reasonings
 from cuecard.evals.item import Item, Task
 from cuecard.evals.requests import model_revision
+from cuecard.evals.run_folder import unfinished
 from cuecard.evals.runner import chosen
 from cuecard.evals.scorers import scores
 from cuecard.latency import readings
@@ -76,25 +77,27 @@ def report(
         summary = summary_of(config, store)
         known = examples.all_examples(config, store)
         requests = [examples.request(task, found.baseline, known[task.task], store) for task in found.tasks]
-        shown = drawn.evaluation(
+        lacking = unfinished(config, store)
+        shown = drawn.Evaluation(
             run.resolve().name,
-            (found, summary),
+            found,
+            summary,
             known,
-            store,
+            [each for each in requests if each is not None],
             evaluation_facts(about),
             questions,
-            filter(None, requests),
+            lacking,
             run,
         )
         page = out or run / "report.html"
-        written = drawn.report(shown).save(page)
+        written = drawn.report(shown, store).save(page)
     disk.save(page.parent / "summary.json", summary)
-    findings = {**found.as_object(), "unfinished": shown.unfinished}
+    findings = {**found.as_object(), "unfinished": lacking}
     disk.save(page.parent / "findings.json", findings)
     if as_json:
         typer.echo(json.dumps(findings, indent=2, ensure_ascii=False))
     else:
-        warnings = (shown.unfinished, drawn.sentences.stale(summary["scorer"]))
+        warnings = (lacking, drawn.sentences.stale(summary["scorer"]))
         _show(found, drawn, written, [each for each in warnings if each])
 
 

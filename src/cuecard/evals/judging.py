@@ -62,6 +62,13 @@ class ListedReply:
     judged: Judged | None = None
 
     @property
+    def judgement(self) -> str:
+        """The judge's result in words."""
+        if self.judged is None:
+            return "not judged"
+        return "no answer" if self.judged.answer is None else f"{self.judged.answer} ({self.judged.score:g})"
+
+    @property
     def key(self) -> str:
         """Key of the reply's judgement, 16 hex digits."""
         return hashlib.sha256("\n".join((self.task, self.id, self.reply)).encode()).hexdigest()[:16]

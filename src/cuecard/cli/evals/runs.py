@@ -327,7 +327,7 @@ def _show_unparsed(replies: Sequence[ListedReply]) -> None:
         long = len(each.reply) > MOST_CHARACTERS
         text = f"…{each.reply[-MOST_CHARACTERS:]}" if long else each.reply or "(empty)"
         cells = [each.task, each.id, ", ".join(each.arms), text, " or ".join(each.golds) or "not known"]
-        shown.add_row(*map(Text, [*cells, *([_found(each)] if judged else [])]))
+        shown.add_row(*map(Text, [*cells, *([each.judgement] if judged else [])]))
     console.print(shown)
     if (more := len(replies) - MOST_SHOWN) > 0:
         console.print(f"and {more:,} more: --json has all of them", style="dim")
@@ -336,12 +336,6 @@ def _show_unparsed(replies: Sequence[ListedReply]) -> None:
     if judged:
         names = listing.judges(replies)
         console.print(f"judged by {names}: kept apart, in {READ}, and in no score of the run", style="dim")
-
-
-def _found(reply: ListedReply) -> str:
-    if reply.judged is None:
-        return "not judged"
-    return "no answer" if reply.judged.answer is None else f"{reply.judged.answer} ({reply.judged.score:g})"
 
 
 def _show_grades(found: Mapping[str, Sequence[GradedArm]], replies: Sequence[ListedReply]) -> None:

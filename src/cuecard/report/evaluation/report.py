@@ -7,109 +7,81 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cuecard.domain.question import Image
 from cuecard.evals.analysis import examples
-from cuecard.evals.analysis.examples import Example, Gallery, Request
-from cuecard.evals.analysis.results import RunResults, TaskResults
-from cuecard.evals.analysis.scores import AGGREGATES
+from cuecard.evals.analysis.examples import Example, Request
+from cuecard.evals.analysis.ledger import Ledger, Spending
+from cuecard.evals.analysis.results import ArmResults, RunResults, TaskResults
+from cuecard.evals.analysis.scores import AGGREGATES, POINTS
 from cuecard.evals.database import Store
-from cuecard.evals.judging import JudgedRun, ListedReply, judged_run
-from cuecard.evals.run_folder import unfinished
-from cuecard.report import html
+from cuecard.evals.judging import GradedArm, JudgedArm, ListedReply, judged_run
+from cuecard.evals.scorers import EXTRACTORS
+from cuecard.report import formatting, html
 from cuecard.report.evaluation import sentences
-from cuecard.report.evaluation import tables as html_tables
 from cuecard.report.evaluation.figures import figures
-from cuecard.report.html import Report, Row, interval_columns
+from cuecard.report.evaluation.sentences import between, share
+from cuecard.report.html import Report, Row, Rows, clipped, interval_columns
+from cuecard.stats import Interval
 
 MOST_UNPARSED = 40
 """Maximum number of replies of a task that the page lists."""
+SPENT = ("prompt", "cached", "computed", "completion", "reasoning", "wasted")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The content of a report. `questions`: those shown in detail; `answers`: every answer, for the tables."""
+    """What a report shows of a run. `summary`: as in `summary.json`; `most`: questions of a task shown in detail."""
 
     name: str
     results: RunResults
     summary: Mapping[str, Any]
+    known: Mapping[str, Sequence[Example]]
+    """All questions, by task."""
     requests: Sequence[Request]
-    galleries: Sequence[Gallery]
-    questions: Mapping[str, Sequence[Example]]
-    answers: Sequence[Mapping[str, Any]]
-    picture: Callable[[str], Image | None]
-    """Look an image up by its digest."""
     about: Sequence[tuple[str, str]]
-    unfinished: str | None
+    most: int
+    unfinished: str | None = None
     """What is missing from an unfinished run."""
-    judging: JudgedRun
+    run: Path | None = None
+    """The directory with the results of judges, if there are any."""
 
 
-def evaluation(
-    name: str,
-    of: tuple[RunResults, Mapping[str, Any]],
-    known: Mapping[str, Sequence[Example]],
-    store: Store,
-    about: Sequence[tuple[str, str]],
-    most: int,
-    requests: Iterable[Request],
-    run: Path | None = None,
-) -> Evaluation:
-    """The content of a report. `of`: results and summary; `most`: maximum number of questions shown of a task.
-
-    `run`: the directory with the results of judges, if there are any.
-    """
-    results, summary = of
-    telling = {
-        task.task: examples.most_telling(known[task.task], [arm.arm for arm in task.plain], most)
-        for task in results.tasks
-    }
-    return Evaluation(
-        name,
-        results,
-        summary,
-        [*requests],
-        examples.galleries(results, known),
-        telling,
-        examples.rows(store),
-        store.image,
-        about,
-        unfinished(summary["config"], store),
-        judged_run(store, [task.task for task in results.tasks], run),
-    )
-
-
-def report(shown: Evaluation) -> Report:
+def report(shown: Evaluation, store: Store) -> Report:
     """The page, its figures, and its tables as rows."""
-    drawings = figures(shown.results, shown.requests)
+    results, tasks = shown.results, shown.summary["tasks"]
+    drawings, answers = figures(results, shown.requests), examples.rows(store)
+    judging = judged_run(store, [task.task for task in results.tasks], shown.run)
+    verdicts = [sentences.verdict(task) for task in results.tasks]
+    title, lead = f"Evaluation: {shown.name}", sentences.lead(results)
     page = html.page(
         "evaluation.html",
-        html.Heading(
-            f"Evaluation: {shown.name}",
-            sentences.lead(shown.results),
-            [sentences.verdict(task) for task in shown.results.tasks],
-            shown.about,
-            shown.unfinished,
-        ),
-        shown=shown,
+        html.Heading(title, lead, verdicts, shown.about, shown.unfinished),
+        results=results,
+        summary=shown.summary,
+        requests=shown.requests,
+        galleries=examples.galleries(results, shown.known),
+        questions={
+            task.task: examples.most_telling(shown.known[task.task], [arm.arm for arm in task.plain], shown.most)
+            for task in results.tasks
+        },
+        judging=judging,
+        image_of=store.image,
         drawings=drawings,
         sentences=sentences,
-        tables=html_tables,
+        tables=globals(),
+        aggregates=AGGREGATES,
         most=MOST_UNPARSED,
         stale=sentences.stale(shown.summary["scorer"]),
     )
-    rows = {"categories": categories(shown.summary["tasks"]), "answers": shown.answers}
-    rows["unparsed"] = [_listed(each) for each in shown.judging.unparsed]
-    if shown.judging.grades:
-        rows["graded"] = [_listed(each) for each in shown.judging.grades]
-    return Report(page, [each for some in drawings.values() for each in some], {**tables(shown.results), **rows})
+    rows: dict[str, Sequence[Row]]
+    rows = {name: [row for task in results.tasks for row in rows_of(task)] for name, rows_of in TABLES.items()}
+    rows |= {"categories": categories(tasks), "answers": answers}
+    rows["unparsed"] = [_listed(each) for each in judging.unparsed]
+    if judging.grades:
+        rows["graded"] = [_listed(each) for each in judging.grades]
+    return Report(page, [each for some in drawings.values() for each in some], rows)
 
 
 # --- tables as rows of values, for files ------------------------------------------------------------------------------
-
-
-def tables(found: RunResults) -> dict[str, list[Row]]:
-    """Every table but the answers, by name."""
-    return {name: [row for task in found.tasks for row in rows_of(task)] for name, rows_of in TABLES.items()}
 
 
 def _arms(task: TaskResults) -> list[Row]:
@@ -244,4 +216,273 @@ def categories(tasks: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-__all__ = ["Evaluation", "Report", "evaluation", "report", "sentences"]
+# --- tables of the page: rows of texts by column heads ----------------------------------------------------------------
+
+
+def results(task: TaskResults) -> Rows:
+    """Results of every arm but placebos and arms run end to end."""
+    roles = list(dict.fromkeys(role for arm in task.plain for role in arm.by_role))
+    failed = any(arm.errors for arm in task.plain)
+    return [
+        {
+            "arm": arm.arm,
+            **({"failed": f"{arm.errors:,} of {arm.answered:,}"} if failed else {}),
+            "right": sentences.right(arm),
+            "95% interval": between(arm.accuracy) if arm.accuracy else "–",
+            **_generated(arm.by_role, roles),
+            "latency": sentences.seconds(arm.cost("latency")),
+            "p90": sentences.seconds(arm.p90_s),
+            "on the front of": ", ".join(arm.fronts),
+        }
+        for arm in task.plain
+    ]
+
+
+def _generated(tokens: Mapping[str, float], roles: Iterable[str]) -> dict[str, str]:
+    return {f"tokens, {role}": f"{tokens.get(role, 0):.1f}" for role in roles}
+
+
+def against(task: TaskResults, margin: float) -> Rows:
+    """Every arm against the baseline; `end to end` for arms that were also run so."""
+    lost = f"loses < {100 * margin:g} point{'' if margin == 0.01 else 's'}"
+    compared = [each for each in task.differences if each.family == "arms"]
+    live = any(each.times_faster_live is not None for each in compared)
+    return [
+        {
+            "arm": each.arm,
+            "points": sentences.signed(100 * each.accuracy.difference.estimate),
+            "95% interval": between(each.interval),
+            "+/−": f"{each.accuracy.better}/{each.accuracy.worse}",
+            "p": f"{each.p_adjusted:.2g}",
+            "extractors": "agree" if each.survives else "differ",
+            lost: "shown" if each.not_worse.shown else "not shown",
+            "speed, 95% interval": _ratio(each.times_faster, ends=True),
+            **({"end to end": _ratio(each.times_faster_live)} if live else {}),
+        }
+        for each in compared
+    ]
+
+
+def _ratio(times: Interval | None, ends: bool = False) -> str:
+    if times is None:
+        return "–"
+    return f"{times.estimate:.2f}×" + (f" ({between(times, 1, '.2f')})" if ends else "")
+
+
+def routes(arm: ArmResults) -> Rows:
+    """Routes of one arm, as table 10 of the paper, with the total below."""
+    rows = [
+        {
+            "route": route.route,
+            "questions": f"{route.questions:,}",
+            "share": share(route.share),
+            "right": share(route.accuracy),
+            **_generated(route.tokens, arm.by_role),
+            "latency": sentences.seconds(route.mean_s),
+        }
+        for route in arm.routes
+    ]
+    total = {"route": "all", "questions": f"{arm.answered:,}", "share": share(1.0), "right": sentences.right(arm)}
+    took = sentences.seconds(arm.cost("latency"))
+    return [*rows, {**total, **_generated(arm.by_role, arm.by_role), "latency": took}]
+
+
+def reading(task: TaskResults) -> Rows:
+    """Accuracy of the same replies by each extractor, and the share that was not parsed or cut off."""
+    return [
+        {
+            "arm": arm.arm,
+            **{name: share(arm.extractors.get(name)) for name in EXTRACTORS},
+            "between": f"{100 * (arm.span[1] - arm.span[0]):.1f} points",
+            "not parsed": share(arm.unparsed),
+            "cut off": share(arm.truncated),
+        }
+        for arm in task.composed
+        if arm.extractors
+    ]
+
+
+def judged(arms: Sequence[JudgedArm]) -> Rows:
+    """Accuracy as scored, and, apart from it, with the answers that a judge read in unparsed replies."""
+    return [
+        {
+            "arm": arm.arm,
+            "not parsed": f"{arm.unparsed:,} of {arm.scored:,}",
+            "judged": f"{arm.judged:,}",
+            "right, read": share(arm.read),
+            "right, with the judge": share(arm.with_judge) if arm.judged else "–",
+        }
+        for arm in arms
+    ]
+
+
+def graded(arms: Sequence[GradedArm]) -> Rows:
+    """Mean grades of open answers, overall and by category."""
+    names = sorted({name for arm in arms for name in arm.by_category})
+    return [
+        {
+            "arm": arm.arm,
+            "grade": f"{share(arm.mean.estimate)} ({between(arm.mean)})",
+            "graded": f"{arm.graded:,} of {arm.answered:,}",
+            "failed": f"{arm.failed:,}",
+            **{name: share(arm.by_category.get(name)) for name in names},
+        }
+        for arm in arms
+    ]
+
+
+def by_hand(replies: Sequence[ListedReply], most: int) -> Rows:
+    """The first unparsed replies; of long ones the ends, where answers usually are."""
+    heads = any(each.judged for each in replies)
+    return [
+        {
+            "question": each.id,
+            "reply": each.reply if len(each.reply) <= 400 else f"…{each.reply[-400:]}",
+            "right": " or ".join(each.golds) or "not known",
+            "arms": ", ".join(each.arms),
+            **({"judged": each.judgement} if heads else {}),
+        }
+        for each in replies[:most]
+    ]
+
+
+def accepting(task: TaskResults) -> Rows:
+    """Accepted and falsely accepted answers of each acceptance rule; rules with the same counts share a row."""
+    rules: dict[tuple[str, ...], list[str]] = {}
+    for rule in task.rules:
+        cells = (
+            f"{rule.accepted:,} of {rule.questions:,}",
+            f"{rule.wrong:,}",
+            share(rule.false_accepts.estimate) if rule.accepted else "–",
+            between(rule.false_accepts) if rule.accepted else "–",
+            f"{rule.shared:,}",
+        )
+        rules.setdefault(cells, []).append(rule.rule)
+    heads = ("accepted", "wrong", "false accepts", "95% interval", "wrong alike in both")
+    return [{"rule": ", ".join(names), **dict(zip(heads, cells, strict=True))} for cells, names in rules.items()]
+
+
+def live(arms: Mapping[str, Mapping[str, Any]]) -> Rows:
+    """Composed against measured latency, for every arm that was also run end to end."""
+    return [
+        {
+            "arm": arm,
+            "questions": f"{each['questions']:,}",
+            "composed": sentences.seconds(each["composed_mean_s"]),
+            "measured": sentences.seconds(each["measured_mean_s"]),
+            "ratio": "–" if each["ratio"] is None else f"{each['ratio']:.2f}",
+            "same answer": share(each["same_answer"]),
+            "same route": share(each["same_route"]),
+        }
+        for arm, each in arms.items()
+    ]
+
+
+def spending(task: TaskResults) -> Rows:
+    """Total cost of every arm on the whole task."""
+    books = [(arm, arm.ledger) for arm in task.composed if arm.ledger is not None]
+    priced = any(arm.price is not None for arm, _ in books)
+    driven = any(ledger.energy_j is not None for _, ledger in books)
+    return [
+        {
+            "arm": arm.arm,
+            **_tokens(ledger.total),
+            "models' seconds": f"{ledger.total.seconds:,.1f}",
+            "askers' seconds": f"{ledger.latency_s:,.1f}",
+            **({"price": "–" if ledger.price is None else f"{ledger.price:.4g}"} if priced else {}),
+            **({"joules, estimated": "–" if ledger.energy_j is None else f"{ledger.energy_j:,.1f}"} if driven else {}),
+        }
+        for arm, ledger in books
+    ]
+
+
+def _tokens(spent: Spending) -> dict[str, str]:
+    return {"calls": f"{spent.calls:,}", **{name: f"{getattr(spent, f'{name}_tokens'):,}" for name in SPENT}}
+
+
+def booked(ledger: Ledger) -> Rows:
+    """One arm's ledger by route, model, mode and stage."""
+    keys = [((row.route, row.model, row.mode, row.stage), row.spent) for row in ledger.rows]
+    return [
+        {
+            **dict(zip(("route", "model", "mode", "stage"), key, strict=True)),
+            **_tokens(spent),
+            "seconds": f"{spent.seconds:,.2f}",
+        }
+        for key, spent in [*keys, (("all", "", "", ""), ledger.total)]
+    ]
+
+
+# --- one question -----------------------------------------------------------------------------------------------------
+
+
+def scored(example: Example, task: TaskResults) -> tuple[int, int, str]:
+    """Numbers of arms that are right and wrong on a question, without placebos, and values for the filter."""
+    arms = [arm.arm for arm in task.plain if arm.arm in example.answers]
+    wrong = [example.wrong(arm) for arm in arms]
+    kinds = ["differs"] * (len({example.answers[arm].score for arm in arms}) > 1) + ["wrong"] * any(wrong)
+    return wrong.count(False), wrong.count(True), " ".join(kinds)
+
+
+def answers(example: Example, task: TaskResults) -> Rows:
+    """The answer of each arm."""
+    return [
+        {
+            "arm": given.arm,
+            "answer": "–" if given.answer is None else clipped(given.answer, 80),
+            "score": "–" if given.score is None else f"{given.score:g}",
+            "route": given.route or "error",
+            "latency": "–" if given.total_s is None else f"{formatting.duration(given.total_s)} {given.kind}",
+            "tokens": ", ".join(f"{role} {count}" for role, count in given.tokens.items()),
+        }
+        for arm in task.composed
+        if (given := example.answers.get(arm.arm)) is not None
+    ]
+
+
+# --- by category ------------------------------------------------------------------------------------------------------
+
+
+def accuracies(arms: Mapping[str, Mapping[str, Any]]) -> Rows:
+    """Accuracy by arm and category, with the number of questions; under circular evaluation by groups of rotations.
+
+    `arms`: as in `summary.json`. The number of a category is that of the arm with the most answers.
+    """
+    counts: dict[str, int] = {}
+    for name, part in (item for arm in arms.values() for item in arm["by_category"].items()):
+        counts[name] = max(counts.get(name, 0), part["n"])
+    if len(counts) < 2:
+        return []
+    return [
+        {
+            "arm": name,
+            **{f"{each} ({count:,})": _accuracy(arm["by_category"].get(each)) for each, count in counts.items()},
+            "all": _accuracy(arm),
+        }
+        for name, arm in arms.items()
+    ]
+
+
+def _accuracy(part: Mapping[str, Any] | None) -> str:
+    return share(None if part is None else (part.get("circular") or part)["accuracy"])
+
+
+def benchmark_figures(aggregate: str, arms: Mapping[str, Mapping[str, Any]]) -> Rows:
+    """Figures that a benchmark's authors report, for every arm: over all questions, and by category if available."""
+    rule = AGGREGATES.get(aggregate)
+    if rule is None:
+        return []
+    return [
+        {
+            "arm": name,
+            **({"questions": part_name, "n": f"{part['scored']:,}"} if rule.by_category else {}),
+            **{each.replace("_", " "): _figure(each, (part[aggregate] or {}).get(each)) for each in rule.figures},
+        }
+        for name, arm in arms.items()
+        if aggregate in arm
+        for part_name, part in (("all", arm), *(arm["by_category"].items() if rule.by_category else ()))
+    ]
+
+
+def _figure(name: str, value: float | None) -> str:
+    return share(value) if value is None or name not in POINTS else f"{value:,.1f}"
