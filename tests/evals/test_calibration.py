@@ -8,8 +8,16 @@ from dataclasses import replace
 import pytest
 
 from cuecard.domain.errors import BadInput
-from cuecard.evals.analysis.acceptance import CALIBRATED_RULES, RULES, ShortAnswers, accepts, rule_results, rules_for
-from cuecard.evals.analysis.calibration import expected_error, fit
+from cuecard.evals.analysis.acceptance import (
+    CALIBRATED_RULES,
+    RULES,
+    ShortAnswers,
+    accepts,
+    expected_error,
+    fit,
+    rule_results,
+    rules_for,
+)
 from cuecard.models.acceptance_table import SHARED, AcceptanceTable, KindWeights, sigmoid
 from cuecard.strategies.policy import UNCALIBRATED, Calibrated
 

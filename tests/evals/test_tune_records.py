@@ -12,10 +12,9 @@ from typer.testing import CliRunner
 from cuecard import disk
 from cuecard.cli.evals.tune import tune as command
 from cuecard.domain.errors import BadInput
-from cuecard.evals.analysis.calibration import candidates
 from cuecard.evals.analysis.ledger import Price
 from cuecard.evals.analysis.scores import arm_named
-from cuecard.evals.analysis.tune import file_of, observations
+from cuecard.evals.analysis.tune import candidates, file_of, observations
 from cuecard.evals.arm import base_of, parse
 from cuecard.evals.database import AnswerRow, ItemRow, Store
 from cuecard.strategies.policy import Acceptance, Policy

@@ -22,8 +22,8 @@ from cuecard.domain.outcome import Route
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.evals.analysis import tune as tuning
 from cuecard.evals.analysis.acceptance import called_short
-from cuecard.evals.analysis.calibration import calibrated, candidates
 from cuecard.evals.analysis.results import run_results
+from cuecard.evals.analysis.tune import calibrated, candidates
 from cuecard.evals.arm import base_of, parse
 from cuecard.evals.database import AnswerRow, CallRow, ItemRow, Store
 from cuecard.evals.study import run_config

@@ -15,13 +15,21 @@ from cuecard import disk
 from cuecard.cli import make_console
 from cuecard.cli.evals.study import Prices, beta_text
 from cuecard.domain.errors import BadInput
-from cuecard.evals.analysis import acceptance, calibration
+from cuecard.evals.analysis import acceptance
 from cuecard.evals.analysis import tune as tuning
-from cuecard.evals.analysis.acceptance import ShortAnswers
-from cuecard.evals.analysis.calibration import Candidate, FittedTable, Key, calibrated, candidates
+from cuecard.evals.analysis.acceptance import FittedTable, ShortAnswers
 from cuecard.evals.analysis.ledger import Price, by_model, check_models
 from cuecard.evals.analysis.scores import arm_named
-from cuecard.evals.analysis.tune import CandidateResult, Goal, Observation, Tuning
+from cuecard.evals.analysis.tune import (
+    Candidate,
+    CandidateResult,
+    Goal,
+    Key,
+    Observation,
+    Tuning,
+    calibrated,
+    candidates,
+)
 from cuecard.evals.arm import LIVE, base_of, policies_of
 from cuecard.evals.database import Record, Store
 from cuecard.evals.requests import is_timed
@@ -176,7 +184,7 @@ def _fitted(
         raise BadInput(why, "add the arms short:small and short:large to it")
     own = {key: each for key, each in short.items() if clusters is None or each.cluster in clusters}
     small, large = (config["models"][role] for role in ("small", "large"))
-    fitted = calibration.fit(list(own.values()), small["name"], large["name"])
+    fitted = acceptance.fit(list(own.values()), small["name"], large["name"])
     tasks, revisions = tuple(sorted({task for task, _ in own})), (small["revision"], large["revision"])
     about = replace(fitted.table, tasks=tasks, run=run.resolve().name)
     return replace(fitted, table=replace(about, small_revision=revisions[0], large_revision=revisions[1]))
