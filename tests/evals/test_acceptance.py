@@ -21,12 +21,19 @@ from cuecard.evals.analysis.acceptance import (
     shared_error,
     short_answers,
 )
+from cuecard.evals.analysis.scores import ScoredTask
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import Acceptance, Policy
 from cuecard.strategies.run import answer
 
 SURE = ShortAnswers("a", small_right=True, large_right=True, same=True, readable=True, confidence=0.9, others=3)
 AGREE = Acceptance(True, None)
+
+
+def paired(items, small, large):
+    """The short answers of a task with these items and answers."""
+    answers = {"short:small": small, "short:large": large}
+    return short_answers(ScoredTask("t", "mean", {item["id"]: item for item in items}, answers, {}))
 
 
 def test_false_accepts_are_the_wrong_ones_among_the_accepted():
@@ -64,7 +71,7 @@ def test_a_rule_accepts_here_what_mutual_accepts(small, large, logprob):
         found = outcome(strategy)
         return {"task": "t", "id": "1", "score": 1.0, "answer": found.answer, "confidence": found.confidence}
 
-    (both,) = short_answers([item], [record("short:small")], [record("short:large")])
+    (both,) = paired([item], [record("short:small")], [record("short:large")])
     for rule in RULES:
         assert accepts(rule, both) == (outcome("mutual", rule).route is Route.AGREED), rule
     assert Mode.SHORT in {call.mode for call in outcome("mutual").calls}
@@ -78,14 +85,12 @@ def test_records_become_short_answers_and_unscored_ones_are_left_out():
         for id, s in zip("123", (1, 0, None), strict=True)
     ]
     large = [{"task": "t", "id": id, "score": 1.0, "answer": "(A)", "confidence": 0.7} for id in "123"]
-    one, other = short_answers(items, small, large)
+    one, other = paired(items, small, large)
     assert one == ShortAnswers("c", True, True, True, True, 0.7, 2, one.small_text, one.large_text, "choice", "choice")
     assert one.small_text == one.large_text != ""
     assert not other.small_right
-    yes = [item | {"id": "1", "options": [], "kind": "yes_no"}]
-    assert short_answers(yes, small, large)[0].others == 1
-    number = [item | {"id": "1", "options": [], "kind": "number"}]
-    assert short_answers(number, small, large)[0].others is None
+    for kind, others in (("yes_no", 1), ("number", None)):
+        assert paired([each | {"options": [], "kind": kind} for each in items], small, large)[0].others == others
 
 
 def guesses(count: int, shared: float, others: int | None = 3) -> list[ShortAnswers]:

@@ -293,8 +293,8 @@ def test_the_verdict_has_its_break_even_and_stands_in_the_summary(tmp_path):
     verdict = task.verdict
     arm, single = (task.arms[name] for name in (verdict.shown.arm, verdict.shown.against))
     more_s = arm.latency.estimate - single.latency.estimate
-    assert verdict.starts.seconds_a_right_answer == pytest.approx(more_s / (18 / 40))
-    assert verdict.starts.settled in (None, 0.0)
+    assert verdict.seconds_a_right_answer == pytest.approx(more_s / (18 / 40))
+    assert verdict.settled_from in (None, 0.0)
     sentence = verdict.sentence("pictured")
     assert f"break-even: a further right answer costs {more_s / (18 / 40):.3g} s" in sentence
     assert "Tango's score test" in sentence
@@ -308,7 +308,7 @@ def test_the_verdict_has_its_break_even_and_stands_in_the_summary(tmp_path):
 
 def test_a_pair_that_is_less_accurate_has_no_break_even(tmp_path):
     (task,) = found_in(made_of(tmp_path / "run", range(4), range(4), range(20))).tasks
-    assert task.verdict.starts.seconds_a_right_answer is None
+    assert task.verdict.seconds_a_right_answer is None
     assert "no break-even: it is not more accurate" in task.verdict.sentence("pictured")
 
 

@@ -20,6 +20,7 @@ from cuecard.domain.call import FinishReason, Mode, Usage, confidence_in
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.evals import scorers
+from cuecard.evals.analysis.scores import ScoredTask
 from cuecard.evals.database import Record
 from cuecard.evals.requests import TOKENS
 from cuecard.models.acceptance_table import SHARED, AcceptanceTable, Evidence, KindWeights, clipped, logit
@@ -192,16 +193,13 @@ def coincidence(answers: Sequence[ShortAnswers]) -> float:
     return sum(1 / each.others if each.others else pools[each.pool] for each in answers) / len(answers)
 
 
-def short_answers(items: Iterable[Record], small: Iterable[Record], large: Iterable[Record]) -> list[ShortAnswers]:
+def short_answers(task: ScoredTask) -> list[ShortAnswers]:
     """Pairs of the answers of `short:small` and `short:large` to the same items, without those that have no score."""
-    of_item = {(item["task"], item["id"]): item for item in items}
-    of_small = {(each["task"], each["id"]): each for each in small if each["score"] is not None}
-    found = []
-    for answer in large:
-        key = answer["task"], answer["id"]
-        if key in of_small and key in of_item and answer["score"] is not None:
-            found.append(_both(of_item[key], of_small[key], answer))
-    return found
+    small, large = (
+        {each["id"]: each for each in task.answers.get(f"short:{role}", ()) if each["score"] is not None}
+        for role in ("small", "large")
+    )
+    return [_both(task.items[id], small[id], answer) for id, answer in large.items() if id in small]
 
 
 def called_short(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,7 +12,6 @@ from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import LatencyKind
 from cuecard.evals.analysis.scores import (
     ScoredTask,
-    by_arm,
     counted,
     family,
     generated,
@@ -23,7 +22,7 @@ from cuecard.evals.analysis.scores import (
     timed,
     uncut_arm,
 )
-from cuecard.evals.arm import LIVE, Arm
+from cuecard.evals.arm import LIVE, Arm, base_of, parse, policies_of
 from cuecard.evals.database import Record, Store
 from cuecard.evals.scorers import EXTRACTORS
 from cuecard.stats import (
@@ -106,30 +105,32 @@ def includes_zero(interval: Interval) -> bool:
 
 
 def differences(
-    task: ScoredTask,
-    answers: Mapping[str, Sequence[Record]],
+    tasks: Iterable[ScoredTask],
     arms: Mapping[str, Arm],
     baseline: str | None,
     margin: float,
     families: Collection[str] = FAMILIES,
 ) -> list[Difference]:
-    """All comparisons of these families that a task's arms allow, with unadjusted p-values."""
+    """All comparisons of these families that a run allows, with p-values adjusted within each family (Holm)."""
     found = []
-    for which, arm, against in [*_wanted(arms, baseline), *_singles(task, answers, arms)]:
-        if which in families and arm in answers and against in answers:
-            difference = _difference(task, which, (arm, against), answers, margin)
-            found += [difference] if difference is not None else []
-    return found
+    for task in tasks:
+        answers = task.comparable
+        for which, arm, against in [*_wanted(arms, baseline), *_singles(task, arms)]:
+            if which in families and arm in answers and against in answers:
+                difference = _difference(task, which, (arm, against), margin)
+                found += [difference] if difference is not None else []
+    p = dict[str, float]()
+    for which in families:
+        p |= holm({str(place): each.accuracy.p for place, each in enumerate(found) if each.family == which})
+    return [replace(each, p_adjusted=p[str(place)]) for place, each in enumerate(found)]
 
 
-def adjusted(found: Sequence[Difference]) -> list[Difference]:
-    """The differences with p-values adjusted within each family (Holm)."""
-    p = {(each.family, each.task, each.arm): each for each in found}
-    adjusted_p = {}
-    for which in FAMILIES:
-        members = {"\n".join(key): each.accuracy.p for key, each in p.items() if key[0] == which}
-        adjusted_p.update(holm(members))
-    return [replace(each, p_adjusted=adjusted_p["\n".join(key)]) for key, each in p.items()]
+def arms_of_run(config: Mapping[str, Any], tasks: Iterable[ScoredTask]) -> dict[str, Arm]:
+    """The arms that have answers, by name, in the order of the run; those run end to end are last."""
+    base, policies = base_of(config), policies_of(config)
+    present = {arm for task in tasks for arm in task.answers}
+    order = (*config["arms"], *(arm + LIVE for arm in config["arms"]))
+    return {name: parse(name.removesuffix(LIVE), base, policies) for name in order if name in present}
 
 
 def _wanted(arms: Mapping[str, Arm], baseline: str | None) -> list[tuple[str, str, str]]:
@@ -143,14 +144,12 @@ def _wanted(arms: Mapping[str, Arm], baseline: str | None) -> list[tuple[str, st
     return [(which, arm, against) for which, arm, against in wanted if against and against != arm]
 
 
-def _singles(
-    task: ScoredTask, answers: Mapping[str, Sequence[Record]], arms: Mapping[str, Arm]
-) -> list[tuple[str, str, str]]:
+def _singles(task: ScoredTask, arms: Mapping[str, Arm]) -> list[tuple[str, str, str]]:
     """Each strategy of both models against the most accurate single-model arm that is not shown to take longer.
 
     Means alone do not decide which arm takes longer: for two arms of about the same latency they differ by chance.
     """
-    whole = {name: succeeded(own) for name, own in answers.items() if not name.endswith(LIVE)}
+    whole = {name: succeeded(own) for name, own in task.comparable.items() if not name.endswith(LIVE)}
     known = {name: own for name, own in whole.items() if own and timed(own)}
     took = {name: statistics.mean(answer["latency"]["total_s"] for answer in own) for name, own in known.items()}
     right = {name: statistics.mean(scores) for name, own in known.items() if (scores := task.graded(own).values())}
@@ -169,10 +168,8 @@ def _slower(task: ScoredTask, ones: Sequence[Record], others: Sequence[Record]) 
     return ratio is not None and ratio.low is not None and ratio.low > 1
 
 
-def _difference(
-    task: ScoredTask, which: str, names: tuple[str, str], answers: Mapping[str, Sequence[Record]], margin: float
-) -> Difference | None:
-    arm, against = names
+def _difference(task: ScoredTask, which: str, names: tuple[str, str], margin: float) -> Difference | None:
+    (arm, against), answers = names, task.comparable
     units, ones, others = task.graded_both(answers[arm], answers[against])
     both = paired(answers[arm], answers[against])
     if not units or not both:
@@ -298,30 +295,23 @@ class RunComparison:
 
 def compare_runs(first: tuple[Mapping[str, Any], Store], second: tuple[Mapping[str, Any], Store]) -> RunComparison:
     """Compare two runs, each given as (configuration, store). Raises BadInput if nothing is in common, MissingExtra."""
-    tasks = [{task.name: task for task in scored_tasks(c["tasks"], s.items())} for c, s in (first, second)]
-    answers = [list(store.answers()) for _, store in (first, second)]
-    notes = first[1].notes(), second[1].notes()
+    tasks = [{task.name: task for task in scored_tasks(*run)} for run in (first, second)]
     order = (*first[0]["arms"], *(arm + LIVE for arm in first[0]["arms"]))
     compared, left_out = list[ArmComparison](), dict[str, int]()
-    names: list[set[str]] = [set(), set()]
-    for name in dict.fromkeys((*tasks[0], *tasks[1])):
-        sides = [by_arm(own, name) for own in answers]
-        for known, side in zip(names, sides, strict=True):
-            known |= {f"{name} {arm}" for arm in side}
-        if name not in tasks[0] or name not in tasks[1]:
-            continue
+    for name in (name for name in tasks[0] if name in tasks[1]):
         task, other = tasks[0][name], tasks[1][name]
         differing = {id for id in task.items if id in other.items and not _alike(task.items[id], other.items[id])}
         if differing:
             left_out[name] = len(differing)
-        for arm in (arm for arm in order if arm in sides[0] and arm in sides[1]):
-            ones, others = ([each for each in side[arm] if each["id"] not in differing] for side in sides)
+        for arm in (arm for arm in order if arm in task.answers and arm in other.answers):
+            ones, others = ([each for each in of.answers[arm] if each["id"] not in differing] for of in (task, other))
             if both := paired(ones, others):
-                unknown = [len(own.get(f"unresolved {name} {arm}") or ()) for own in notes]
-                failed = [len(own) - len(succeeded(own)) for own in (ones, others)]
-                compared.append(_compared(task, arm, both, (unknown[0], unknown[1]), (failed[0], failed[1])))
+                unknown = len(task.unresolved[arm]), len(other.unresolved[arm])
+                failed = len(ones) - len(succeeded(ones)), len(others) - len(succeeded(others))
+                compared.append(_compared(task, arm, both, unknown, failed))
     if not compared:
         raise BadInput("the runs have no arm on a question in common", "compare runs of the same tasks and strategies")
+    names = [{f"{name} {arm}" for name, task in run.items() for arm in task.answers} for run in tasks]
     only_first, only_second = (tuple(sorted(names[i] - names[1 - i])) for i in (0, 1))
     ways = tuple(disk.differences(first[0], second[0]))
     return RunComparison(_adjusted(compared), ways, only_first, only_second, left_out)

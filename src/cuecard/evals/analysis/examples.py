@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,9 +86,10 @@ class Request:
 
 def all_examples(config: Mapping[str, Any], store: Store) -> dict[str, list[Example]]:
     """All questions by task, in order. For a long run this takes as much memory as its answers."""
-    answers: dict[tuple[str, str], list[Record]] = {}
-    for answer in store.answers():
-        answers.setdefault((answer["task"], answer["id"]), []).append(answer)
+    answers: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    tasks = scored_tasks(config, store)
+    for answer in (answer for task in tasks for answer in task.all_answers):
+        answers[answer["task"], answer["id"]].append(answer)
     return {
         task.name: [
             Example(
@@ -97,12 +99,12 @@ def all_examples(config: Mapping[str, Any], store: Store) -> dict[str, list[Exam
                 tuple(item["images"]),
                 tuple(item["golds"]),
                 item["category"],
-                _card(own := answers.get((task.name, id), []), store),
+                _card(own := answers[task.name, id], store),
                 {answer["arm"]: _arm_answer(answer) for answer in own},
             )
             for id, item in task.items.items()
         ]
-        for task in scored_tasks(config["tasks"], store.items())
+        for task in tasks
     }
 
 

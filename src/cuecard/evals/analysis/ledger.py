@@ -279,21 +279,23 @@ def check(total: Spending, records: Sequence[Record]) -> None:
     _equal("prompt tokens", total.prompt_tokens, total.cached_tokens + total.computed_tokens + total.unseen_tokens)
 
 
+def name_of(record: Record) -> str:
+    """Task, question and arm of an answer, for messages."""
+    return f"{record['task']} {record['id']} {record['arm']}"
+
+
 def route_of(record: Record) -> str:
     """The route of an answer; `error` if it failed."""
     return "error" if record["status"] == "error" else str(record["route"])
 
 
 def _check_answers(records: Sequence[Record]) -> None:
-    times = Counter((record["task"], record["id"], record["arm"]) for record in records)
-    for name, count in times.items():
+    for name, count in Counter(map(name_of, records)).items():
         if count > 1:
-            raise LedgerError(f"{' '.join(name)} is answered {count} times")
+            raise LedgerError(f"{name} is answered {count} times")
     for record in records:
         if route_of(record) not in (*Route, "error"):
-            raise LedgerError(
-                f"{record['task']} {record['id']} {record['arm']}: no route is called {record['route']!r}"
-            )
+            raise LedgerError(f"{name_of(record)}: no route is called {record['route']!r}")
 
 
 def _route(route: str, records: Sequence[Record]) -> RouteTotals:
@@ -321,7 +323,7 @@ def _latency_s(record: Record) -> float:
 
 def _must(holds: bool, record: Record, what: str) -> None:
     if not holds:
-        raise LedgerError(f"{record['task']} {record['id']} {record['arm']}: {what}")
+        raise LedgerError(f"{name_of(record)}: {what}")
 
 
 def _equal(what: str, total: float, parts: float) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from cuecard.domain.errors import BadInput, did_you_mean
 from cuecard.evals.analysis.ledger import Price, check_models, stages
-from cuecard.evals.analysis.scores import ScoredTask, by_arm, counted, generated, plain, scored_tasks, timed
+from cuecard.evals.analysis.scores import Point, ScoredTask, beats, counted, generated, plain, scored_tasks, timed
 from cuecard.evals.arm import LIVE
 from cuecard.evals.database import Record, Store
 from cuecard.evals.scorers import scorable
@@ -81,9 +81,6 @@ def arms_of(some: Iterable[Scheme]) -> list[str]:
 
 
 # --- the oracle -------------------------------------------------------------------------------------------------------
-
-Point = tuple[float, float]
-"""(cost, score)"""
 
 
 def hull(points: Sequence[Point]) -> list[int]:
@@ -293,10 +290,9 @@ class Comparison:
 
 def matched_budgets(config: Mapping[str, Any], store: Store, how: Comparison) -> MatchedBudgets:
     """Compare the schemes on a run's answers. Raises BadInput if an arm has no answers, MissingExtra."""
-    answers = list(store.answers())
-    check_models("--price", how.prices, answers)
-    tasks = [_task(task, by_arm(answers, task.name), how) for task in scored_tasks(config["tasks"], store.items())]
-    return MatchedBudgets(how.against, REFERENCE, FOLDS, tuple(tasks))
+    tasks = scored_tasks(config, store)
+    check_models("--price", how.prices, (answer for task in tasks for answer in task.all_answers))
+    return MatchedBudgets(how.against, REFERENCE, FOLDS, tuple(_task(task, how) for task in tasks))
 
 
 # --- scores and costs -------------------------------------------------------------------------------------------------
@@ -316,12 +312,12 @@ class CostTable:
         return fmean(self.costs[arm][i] for i in at), fmean(self.scores[arm][i] for i in at)
 
 
-def _task(task: ScoredTask, answers: Mapping[str, Sequence[Record]], how: Comparison) -> MatchedTask:
-    arms = arms_of(how.schemes)
+def _task(task: ScoredTask, how: Comparison) -> MatchedTask:
+    arms, answers = arms_of(how.schemes), task.answers
     if lacking := [arm for arm in arms if arm not in answers]:
         raise BadInput(f"{lacking[0]} has answered nothing of {task.name}", "let the run end first")
     calls = [call["key"] for arm in arms for answer in answers[arm] for call in answer["calls"] if call["key"]]
-    tables = [table for measure in MEASURES if (table := _costs(task, arms, answers, measure, how.prices)) is not None]
+    tables = [table for measure in MEASURES if (table := _costs(task, arms, measure, how.prices)) is not None]
     return MatchedTask(
         task.name,
         len(tables[0].clusters),
@@ -332,11 +328,9 @@ def _task(task: ScoredTask, answers: Mapping[str, Sequence[Record]], how: Compar
     )
 
 
-def _costs(
-    task: ScoredTask, arms: Sequence[str], answers: Mapping[str, Sequence[Record]], measure: str, prices: Prices
-) -> CostTable | None:
+def _costs(task: ScoredTask, arms: Sequence[str], measure: str, prices: Prices) -> CostTable | None:
     """The cost table; None if the measure is unknown for an answer. The rotations of one unit have their mean cost."""
-    own = {arm: answers.get(arm + LIVE if measure == "live" else arm, ()) for arm in arms}
+    own = {arm: task.answers.get(arm + LIVE if measure == "live" else arm, ()) for arm in arms}
     costs = {arm: dict[str, list[float]]() for arm in arms}
     for arm, given in own.items():
         for answer in given:
@@ -395,7 +389,7 @@ def _front(table: CostTable, schemes: Sequence[Scheme]) -> tuple[FrontPoint, ...
     everywhere = range(len(table.clusters))
     points = {arm: table.point(arm, everywhere) for arm in scheme_of}
     order = sorted(points, key=lambda arm: (points[arm][0], -points[arm][1]))
-    front = [arm for arm in order if not any(_beats(points[other], points[arm]) for other in order)]
+    front = [arm for arm in order if not any(beats(points[other], points[arm]) for other in order)]
     drawn = _drawn_on_front(table, order)
     found = []
     for arm in order:
@@ -418,10 +412,6 @@ def _front(table: CostTable, schemes: Sequence[Scheme]) -> tuple[FrontPoint, ...
             )
         )
     return tuple(found)
-
-
-def _beats(one: Point, other: Point) -> bool:
-    return one[0] <= other[0] and one[1] >= other[1] and one != other
 
 
 def _drawn_on_front(table: CostTable, arms: Sequence[str]) -> dict[str, float]:

@@ -15,13 +15,13 @@ from typing import Any
 from cuecard.domain.outcome import LatencyKind, Route
 from cuecard.evals.analysis import acceptance
 from cuecard.evals.analysis.acceptance import RuleResults, SharedError
-from cuecard.evals.analysis.comparisons import Difference, adjusted, differences, kind_of
+from cuecard.evals.analysis.comparisons import Difference, arms_of_run, differences, kind_of
 from cuecard.evals.analysis.ledger import Ledger, Price, check_models, ledger, route_of
 from cuecard.evals.analysis.scores import (
     PAPER,
     ScoredTask,
     arm_named,
-    by_arm,
+    beats,
     counted,
     family,
     generated,
@@ -33,7 +33,7 @@ from cuecard.evals.analysis.scores import (
 )
 from cuecard.evals.analysis.summary import latency
 from cuecard.evals.analysis.verdict import BASELINE, MARGIN, PairVerdict, pair_verdict
-from cuecard.evals.arm import LIVE, Arm, base_of, parse, policies_of
+from cuecard.evals.arm import LIVE, Arm, base_of
 from cuecard.evals.database import Record, Store
 from cuecard.evals.scorers import EXTRACTORS
 from cuecard.models.acceptance_table import AcceptanceTable
@@ -117,13 +117,13 @@ class ArmResults:
 
 def arm_results(
     task: ScoredTask,
-    names: tuple[str, str],
-    answers: Sequence[Record],
-    lacking: int,
+    arm: str,
+    family: str,
     prices: Mapping[str, Price] | None,
     powers: Mapping[str, float] | None = None,
 ) -> ArmResults:
-    """Results of one arm. `names`: of the arm and its family; `lacking`: unresolved questions. Raises LedgerError."""
+    """Results of one arm. Raises LedgerError."""
+    answers, lacking = task.answers[arm], len(task.unresolved[arm])
     scores, whole = task.graded(answers), succeeded(answers)
     clusters = task.clusters_of(whole)
     known, numbered = timed(answers) and bool(whole), counted(answers) and bool(whole)
@@ -134,7 +134,8 @@ def arm_results(
     right, of = sum(scores.values()), len(scores) + lacking
     sure = share_interval(list(scores.values()), task.clusters(scores)) if scores and not lacking else None
     return ArmResults(
-        *names,
+        arm,
+        family,
         len(answers),
         len(answers) - len(whole),
         len(scores),
@@ -187,19 +188,14 @@ def by_role(answers: Sequence[Record]) -> dict[str, float]:
     return {role: sums[role] / len(answers) for role in order}
 
 
-def on_front(arm: ArmResults, arms: Iterable[ArmResults], measure: str) -> bool:
-    """Whether no competing arm is at least as accurate for at most the same cost, and better in one of the two."""
-    cost = arm.cost(measure)
-    if cost is None or arm.accuracy is None or not arm.competes:
-        return False
-    for rival in arms:
-        theirs = rival.cost(measure)
-        if theirs is None or rival.accuracy is None or not rival.competes:
-            continue
-        gain, saving = rival.accuracy.estimate - arm.accuracy.estimate, cost - theirs
-        if gain >= 0 and saving >= 0 and (gain > 0 or saving > 0):
-            return False
-    return True
+def on_front(arms: Iterable[ArmResults], measure: str) -> set[str]:
+    """The competing arms that no other one beats in both accuracy and cost."""
+    points = {
+        arm.arm: (cost, arm.accuracy.estimate)
+        for arm in arms
+        if arm.accuracy is not None and arm.competes and (cost := arm.cost(measure)) is not None
+    }
+    return {arm for arm, point in points.items() if not any(beats(rival, point) for rival in points.values())}
 
 
 def most_accurate(arms: Iterable[ArmResults]) -> tuple[str, ...]:
@@ -279,69 +275,43 @@ def run_results(
     powers: Mapping[str, float] | None = None,
 ) -> RunResults:
     """Results of a run. `against`: baseline, by default `reason:large`. Raises BadInput, MissingExtra, LedgerError."""
-    base, answers = base_of(config), list(store.answers())
+    tasks = scored_tasks(config, store)
     for option, given in (("--price", prices), ("--watts", powers)):
-        check_models(option, given or {}, answers)
-    present = dict.fromkeys(answer["arm"] for answer in answers)
-    order = [*config["arms"], *(arm + LIVE for arm in config["arms"])]
-    policies = policies_of(config)
-    arms = {name: parse(name.removesuffix(LIVE), base, policies) for name in order if name in present}
+        check_models(option, given or {}, (answer for task in tasks for answer in task.all_answers))
+    arms, base = arms_of_run(config, tasks), base_of(config)
     composed = {name: arm for name, arm in arms.items() if not name.endswith(LIVE)}
     baseline = arm_named(composed, against, base) if against else BASELINE if BASELINE in composed else None
-    tasks, compared, notes = [], list[Difference](), store.notes()
-    known, whole = scored_tasks(config["tasks"], store.items()), dict[str, dict[str, list[Record]]]()
-    for task in known:
-        own = by_arm(answers, task.name)
-        lacking = {name: len(notes.get(f"unresolved {task.name} {name}") or ()) for name in arms}
-        tasks.append(
-            _task(
-                task,
-                {
-                    name: arm_results(task, (name, family(arm)), own[name], lacking[name], prices, powers)
-                    for name, arm in arms.items()
-                    if name in own
-                },
-                arms,
-                acceptance.short_answers(task.items.values(), own.get("short:small", ()), own.get("short:large", ())),
-                base.table,
-            )
-        )
-        # an arm with unresolved questions is not compared: the questions that it answered are easier
-        whole[task.name] = {name: each for name, each in own.items() if not lacking[name]}
-        compared += differences(task, whole[task.name], arms, baseline, margin)
-    all_of = adjusted(compared)
-    ended = []
-    for task, found in zip(known, tasks, strict=True):
-        of_task = tuple(each for each in all_of if each.task == task.name)
-        verdict = pair_verdict(task, of_task, whole[task.name])
-        ended.append(replace(found, differences=of_task, verdict=verdict))
-    return RunResults(baseline, margin, tuple(ended))
+    compared = differences(tasks, arms, baseline, margin)
+    found = []
+    for task in tasks:
+        own = [arm_results(task, name, family(arms[name]), prices, powers) for name in arms if name in task.answers]
+        found.append(_task(task, own, arms, compared, base.table))
+    return RunResults(baseline, margin, tuple(found))
 
 
 def _task(
     task: ScoredTask,
-    alone: Mapping[str, ArmResults],
+    alone: Sequence[ArmResults],
     arms: Mapping[str, Arm],
-    short: Sequence[acceptance.ShortAnswers],
+    compared: Sequence[Difference],
     table: AcceptanceTable | None,
 ) -> TaskResults:
-    """Results of a task without differences and verdict: their p-values are adjusted over the whole run."""
-    results = {
-        name: replace(arm, fronts=tuple(each for each in MEASURES if on_front(arm, alone.values(), each)))
-        for name, arm in alone.items()
-    }
-    of_strategy = [[arm for name, arm in results.items() if arms[name].strategy == strategy] for strategy in PAPER]
+    """Results of a task. `alone`: its arms, whose fronts are not known yet; `compared`: of the whole run."""
+    fronts = {measure: on_front(alone, measure) for measure in MEASURES}
+    results = [replace(arm, fronts=tuple(each for each in MEASURES if arm.arm in fronts[each])) for arm in alone]
+    of_strategy = [[arm for arm in results if arms[arm.arm].strategy == strategy] for strategy in PAPER]
+    short = acceptance.short_answers(task)
     return TaskResults(
         task.name,
         len(task.items),
         len({task.unit(id) for id in task.items}),
         "group of rotations" if task.aggregate == "circular" else "question",
-        results,
-        (),
-        most_accurate(results.values()),
+        {arm.arm: arm for arm in results},
+        tuple(each for each in compared if each.task == task.name),
+        most_accurate(results),
         tuple(best[0] for own in of_strategy if (best := most_accurate(own))),
-        next(iter(most_accurate(arm for arm in results.values() if arm.family == "paper")), None),
+        next(iter(most_accurate(arm for arm in results if arm.family == "paper")), None),
         tuple(acceptance.rule_results(rule, short, table) for rule in acceptance.rules_for(short, table)),
         acceptance.shared_error(short),
-        None,
+        pair_verdict(task, compared),
     )

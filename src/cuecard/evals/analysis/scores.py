@@ -8,30 +8,46 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from cuecard.domain.errors import BadInput
-from cuecard.evals.analysis.ledger import LOST
+from cuecard.evals.analysis.ledger import LOST, LedgerError, name_of
 from cuecard.evals.arm import FILE, LIVE, Arm, parse
-from cuecard.evals.database import Record
+from cuecard.evals.database import Record, Store
 from cuecard.evals.scorers import item_of, read
 from cuecard.stats import mean, share
 from cuecard.strategies.policy import Policy
 
 PAPER = ("transfer", "mutual")
 ALONE = ("short", "reason")
+Point = tuple[float, float]
+"""(cost, score)"""
 
 
 @dataclass(frozen=True)
 class ScoredTask:
-    """A task's stored items, by id. `aggregate`: as in `item.Task`."""
+    """A task of a run: its items by id, and its answers by arm. `aggregate`: as in `item.Task`."""
 
     name: str
     aggregate: str
     items: Mapping[str, Record]
+    answers: Mapping[str, Sequence[Record]]
+    unresolved: Mapping[str, Mapping[str, str]]
+    """By arm, the questions without an answer because the imported files lack a call, each with what is missing."""
+
+    @property
+    def all_answers(self) -> Iterator[Record]:
+        """The answers of all arms."""
+        return chain.from_iterable(self.answers.values())
+
+    @cached_property
+    def comparable(self) -> Mapping[str, Sequence[Record]]:
+        """The answers of arms without unresolved questions: those that such an arm answered are easier."""
+        return {arm: own for arm, own in self.answers.items() if not self.unresolved[arm]}
 
     def unit(self, id: str) -> str:
         """The unit of a question: with circular evaluation its group of rotations, else the question's id."""
@@ -48,7 +64,7 @@ class ScoredTask:
             unit = self.unit(answer["id"])
             if unit == answer["id"]:
                 scores[unit] = float(score)
-            else:  # right only if all rotations are right
+            else:  # right only if all rotations are right: CircularEval of Liu et al., "MMBench", 2024
                 scores[unit] = min(scores.get(unit, 1.0), float(score >= 1))
         return scores
 
@@ -155,12 +171,27 @@ def by_arm(answers: Iterable[Record], task: str) -> dict[str, list[Record]]:
     return found
 
 
-def scored_tasks(tasks: Sequence[Record], items: Iterable[Record]) -> list[ScoredTask]:
-    """The tasks of a run, from its configuration and its items."""
-    of: dict[str, dict[str, Record]] = {task["name"]: {} for task in tasks}
-    for item in items:
-        of[item["task"]][item["id"]] = item
-    return [ScoredTask(task["name"], task["aggregate"], of[task["name"]]) for task in tasks]
+def scored_tasks(config: Mapping[str, Any], store: Store) -> list[ScoredTask]:
+    """The tasks of a run. Raises LedgerError for an answer without item."""
+    notes, items = store.notes(), dict[str, dict[str, Record]]()
+    answers = dict[str, dict[str, list[Record]]]()
+    for item in store.items():
+        items.setdefault(item["task"], {})[item["id"]] = item
+    for answer in store.answers():
+        if answer["id"] not in items.get(answer["task"], {}):
+            raise LedgerError(f"{name_of(answer)} answers an item that the run does not have")
+        answers.setdefault(answer["task"], {}).setdefault(answer["arm"], []).append(answer)
+    found = []
+    for name, aggregate in ((task["name"], task["aggregate"]) for task in config["tasks"]):
+        own = answers.get(name, {})
+        unresolved = {arm: notes.get(f"unresolved {name} {arm}") or {} for arm in (*config["arms"], *own)}
+        found.append(ScoredTask(name, aggregate, items.get(name, {}), own, unresolved))
+    return found
+
+
+def beats(one: Point, other: Point) -> bool:
+    """Whether (cost, score) is at least as good in both as another, and better in one of the two."""
+    return one[0] <= other[0] and one[1] >= other[1] and one != other
 
 
 def plain(value: Any) -> Any:
@@ -175,34 +206,15 @@ def plain(value: Any) -> Any:
 # --- figures from scores ----------------------------------------------------------------------------------------------
 
 
-def circular(scored: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """(group, score) of every rotation -> by group 1 if all its rotations are right, else 0.
-
-    CircularEval of Liu et al., "MMBench", 2024. The task's score is the mean of the values.
-    """
-    right: dict[str, float] = {}
-    for group, value in scored:
-        right[group] = min(right.get(group, 1.0), float(value >= 1.0))
-    return right
+Figures = dict[str, float | None]
 
 
-@dataclass(frozen=True)
-class Pope:
-    """POPE's five figures, with yes as the positive class; None if the denominator is 0."""
-
-    accuracy: float | None
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    yes_ratio: float | None
-    """Share of yes among all answers; half of the golds are yes."""
-
-
-def pope(answered: Iterable[tuple[str | None, str]]) -> Pope:
+def pope(answered: Iterable[tuple[str | None, str]]) -> Figures:
     """(answer, gold) of every question -> the figures of Li et al., "Evaluating object hallucination", 2023.
 
-    An answer that cannot be parsed (None) is wrong, and is neither yes nor no. POPE's own script counts every reply
-    without "no" or "not" as yes.
+    Yes is the positive class; `yes_ratio` is its share among all answers, and half of the golds are yes. A figure is
+    None if its denominator is 0. An answer that cannot be parsed (None) is wrong, and is neither yes nor no. POPE's own
+    script counts every reply without "no" or "not" as yes.
     """
     pairs = list(answered)
     answered_yes = sum(answer == "yes" for answer, _ in pairs)
@@ -210,13 +222,13 @@ def pope(answered: Iterable[tuple[str | None, str]]) -> Pope:
     hits = sum(answer == gold == "yes" for answer, gold in pairs)
     precision, recall = share(hits, answered_yes), share(hits, gold_yes)
     both = (precision or 0.0) + (recall or 0.0)
-    return Pope(
-        accuracy=share(sum(answer == gold for answer, gold in pairs), len(pairs)),
-        precision=precision,
-        recall=recall,
-        f1=None if precision is None or recall is None else 2 * precision * recall / both if both else 0.0,
-        yes_ratio=share(answered_yes, len(pairs)),
-    )
+    return {
+        "accuracy": share(sum(answer == gold for answer, gold in pairs), len(pairs)),
+        "precision": precision,
+        "recall": recall,
+        "f1": None if precision is None or recall is None else 2 * precision * recall / both if both else 0.0,
+        "yes_ratio": share(answered_yes, len(pairs)),
+    }
 
 
 def sensitivity(scored: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:
@@ -232,8 +244,6 @@ def sensitivity(scored: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:
 
 
 # --- figures of benchmarks --------------------------------------------------------------------------------------------
-
-Figures = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -299,7 +309,7 @@ def hallusion(answered: Sequence[ScoredReply]) -> Figures:
 
 def _pope(answered: Sequence[ScoredReply]) -> Figures:
     golds = (str(each.item["golds"][0]).strip().lower() for each in answered)
-    return asdict(pope(zip((read(each.reply or "", item_of(each.item)) for each in answered), golds, strict=True)))
+    return pope(zip((read(each.reply or "", item_of(each.item)) for each in answered), golds, strict=True))
 
 
 # --- means of means ---------------------------------------------------------------------------------------------------
@@ -374,42 +384,41 @@ VMCBENCH = {
 
 @dataclass(frozen=True)
 class AggregateRule:
-    """How figures are computed, their names, and the caption of a table of them."""
+    """How figures are computed, and the caption of a table of them."""
 
     compute: Callable[[Sequence[ScoredReply]], Figures]
-    figures: tuple[str, ...]
     about: str
     by_category: bool = False
     """Whether the figures are also reported for every category."""
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The names of the figures."""
+        return tuple(self.compute(()))
 
 
 AGGREGATES: dict[str, AggregateRule] = {
     "pope": AggregateRule(
         _pope,
-        tuple(field.name for field in fields(Pope)),
         "POPE's five figures, yes being positive; an answer that cannot be parsed says neither.",
         by_category=True,
     ),
     "mme": AggregateRule(
         mme,
-        ("accuracy_plus", *POINTS),
         "MME's figures: accuracy+ is of images whose two questions are both right; points are 200 a task at most.",
         by_category=True,
     ),
     "hallusion": AggregateRule(
         hallusion,
-        ("aAcc", "fAcc", "qAcc"),
         "HallusionBench's figures: right answers; figures, and questions of a set, that are wholly right.",
         by_category=True,
     ),
-    "blink": AggregateRule(blink, ("mean_of_tasks",), "BLINK's score, the mean of its tasks' accuracies."),
-    "cv-bench": AggregateRule(
-        cv_bench, ("two_d", "three_d", "mean"), "CV-Bench's score: the mean of two sources in 2D, and of 2D and 3D."
-    ),
-    "mmmu": AggregateRule(_means(MMMU, of_parts=False), tuple(MMMU), "Accuracy in MMMU's six disciplines."),
-    "ocrbench": AggregateRule(_means(OCRBENCH, of_parts=False), tuple(OCRBENCH), "Accuracy in OCRBench's five tasks."),
+    "blink": AggregateRule(blink, "BLINK's score, the mean of its tasks' accuracies."),
+    "cv-bench": AggregateRule(cv_bench, "CV-Bench's score: the mean of two sources in 2D, and of 2D and 3D."),
+    "mmmu": AggregateRule(_means(MMMU, of_parts=False), "Accuracy in MMMU's six disciplines."),
+    "ocrbench": AggregateRule(_means(OCRBENCH, of_parts=False), "Accuracy in OCRBench's five tasks."),
     "vmcbench": AggregateRule(
-        _means(VMCBENCH, of_parts=True), tuple(VMCBENCH), "VMCBench's groups, each the mean of its sets' accuracies."
+        _means(VMCBENCH, of_parts=True), "VMCBench's groups, each the mean of its sets' accuracies."
     ),
 }
 """Figures besides the mean, by the aggregate's name. `circular` changes the unit of scoring instead."""

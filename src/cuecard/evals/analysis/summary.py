@@ -19,20 +19,18 @@ from cuecard.domain.outcome import Route
 from cuecard.evals import scorers
 from cuecard.evals.analysis.acceptance import ShortAnswers, rule_results, shared_error, short_answers
 from cuecard.evals.analysis.comparisons import paired
-from cuecard.evals.analysis.ledger import LedgerError, ledger, wasted
+from cuecard.evals.analysis.ledger import LedgerError, ledger, name_of, wasted
 from cuecard.evals.analysis.scores import (
     AGGREGATES,
     ScoredReply,
     ScoredTask,
-    by_arm,
-    circular,
     counted,
     generated,
     scored_tasks,
     sensitivity,
     succeeded,
 )
-from cuecard.evals.analysis.verdict import PairVerdict, verdicts
+from cuecard.evals.analysis.verdict import verdicts
 from cuecard.evals.arm import LIVE
 from cuecard.evals.database import Record, Store
 from cuecard.evals.requests import TOKENS, is_timed
@@ -46,57 +44,49 @@ FATES = ("prompt", "cached", "completion", "reasoning")
 
 def summary(config: Mapping[str, Any], store: Store) -> Record:
     """The summary of a run as plain data. Raises LedgerError if counts are inconsistent."""
-    timed, answers, notes = is_timed(config), list(store.answers()), store.notes()
-    tasks = {each.name: each for each in scored_tasks(config["tasks"], store.items())}
-    check_counts(answers, tasks, store.calls(), timed)
-    found = _verdicts(config, tasks, answers, notes)
+    timed, notes, tasks = is_timed(config), store.notes(), scored_tasks(config, store)
+    answers = (answer for task in tasks for answer in task.all_answers)
+    check_counts(tasks, store.calls(), timed)
+    try:
+        found = verdicts(config, tasks)
+    except MissingExtra:  # no numpy for the bootstrap
+        found = {}
     return {
         "version": VERSION,
         "config": dict(config),
         "pace": notes.get("pace"),
-        "scorer": {"version": scorers.version(), "stale": stale(answers)},
+        "scorer": {
+            "version": scorers.version(),
+            "stale": stale(answers),
+        },
         "tasks": {
-            each["name"]: {
-                **each,
-                "verdict": (verdict := found.get(each["name"])) and verdict.as_object(each["name"]),
-                **_of_task(tasks[each["name"]], by_arm(answers, each["name"]), config["arms"], notes, timed),
+            task.name: {
+                **about,
+                "verdict": (verdict := found.get(task.name)) and verdict.as_object(task.name),
+                "items": len(task.items),
+                "complete": bool(notes.get(f"complete {task.name}")),
+                **_of_task(task, config["arms"], timed),
             }
-            for each in config["tasks"]
+            for about, task in zip(config["tasks"], tasks, strict=True)
         },
         "calls": _of_calls(store.calls(), timed),
     }
 
 
-def _verdicts(
-    config: Mapping[str, Any], tasks: Mapping[str, ScoredTask], answers: Sequence[Record], notes: Record
-) -> Mapping[str, PairVerdict | None]:
-    try:
-        return verdicts(config, tasks.values(), answers, notes)
-    except MissingExtra:  # no numpy for the bootstrap
-        return {}
-
-
-def _of_task(
-    task: ScoredTask, answers: Mapping[str, Sequence[Record]], names: Sequence[str], notes: Record, timed: bool
-) -> Record:
+def _of_task(task: ScoredTask, names: Sequence[str], timed: bool) -> Record:
     """All arms of one task. `names`: the run's arms."""
+    answers = task.answers
     live = [name + LIVE for name in names if name + LIVE in answers]
     arms = {arm: _of_arm(task, answers.get(arm, ()), timed) for arm in (*names, *live)}
-    result: Record = {
-        "items": len(task.items),
-        "complete": bool(notes.get(f"complete {task.name}")),
-        "arms": arms,
-        "composed_against_measured": _against_live(answers, names),
-    }
     if not timed:
         for arm, about in arms.items():
-            unresolved = notes.get(f"unresolved {task.name} {arm}") or {}
+            unresolved = task.unresolved.get(arm, {})
             about["unresolved"] = len(unresolved)
             if unresolved:
                 about |= _bounded(about, answers.get(arm, ()), task, unresolved)
-    short = [answers.get(f"short:{role}", ()) for role in ("small", "large")]
-    if all(short):
-        result["acceptance"] = _acceptance(short_answers(task.items.values(), *short))
+    result: Record = {"arms": arms, "composed_against_measured": _against_live(answers, names)}
+    if all(answers.get(f"short:{role}") for role in ("small", "large")):
+        result["acceptance"] = _acceptance(short_answers(task))
     return result
 
 
@@ -153,17 +143,13 @@ def _routes(answers: Iterable[Record]) -> dict[str, int]:
 def _aggregated(task: ScoredTask, scored: Iterable[Record], category: bool = False) -> Record:
     """The figures besides the mean: over groups of rotations, or those of the benchmark's authors, by aggregate."""
     if task.aggregate == "circular":
-        groups = _groups(task, scored)
+        groups = task.graded(scored)
         return {"circular": {"groups": len(groups), "accuracy": mean(groups.values())}}
     rule = AGGREGATES.get(task.aggregate)
     if rule is None or (category and not rule.by_category):
         return {}
     replies = [ScoredReply(task.items[each["id"]], each["reply"], float(each["score"])) for each in scored]
     return {task.aggregate: rule.compute(replies)}
-
-
-def _groups(task: ScoredTask, scored: Iterable[Record]) -> dict[str, float]:
-    return circular((task.items[each["id"]]["group"] or each["id"], each["score"]) for each in scored)
 
 
 def _tokens(answers: Iterable[Record], timed: bool) -> dict[str, dict[str, int | None]]:
@@ -289,7 +275,7 @@ def _bounded(about: Record, answers: Sequence[Record], task: ScoredTask, unresol
     }
     if task.aggregate == "circular":
         ends = _ends(answers, task.items, unresolved)
-        sides = {side: mean(_groups(task, each).values()) for side, each in ends.items()}
+        sides = {side: mean(task.graded(each).values()) for side, each in ends.items()}
         result["circular"] = {**about["circular"], "accuracy": None, "bounds": sides}
     return result
 
@@ -323,26 +309,24 @@ def _ends(
 # --- the check --------------------------------------------------------------------------------------------------------
 
 
-def check_counts(
-    answers: Sequence[Record], tasks: Mapping[str, ScoredTask], calls: Iterable[tuple[str, Record]], timed: bool
-) -> None:
-    """Raises LedgerError for an answer without item, tokens that differ from its calls, or routes that do not add up.
+def check_counts(tasks: Iterable[ScoredTask], calls: Iterable[tuple[str, Record]], timed: bool) -> None:
+    """Raises LedgerError for tokens of an answer that differ from its calls, or routes that do not add up.
 
     The usage of an answer, its calls, and the stored calls count the same tokens, and must agree.
     """
     stored = {key: {name: record[name] for name in TOKENS} for key, record in calls}
-    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
-    for answer in answers:
-        if answer["task"] not in tasks or answer["id"] not in tasks[answer["task"]].items:
-            raise LedgerError(f"{_name(answer)} answers an item that the run does not have")
-        _check_usage(answer)
-        _check_stored(answer, stored)
-        if not timed:  # the check takes unknown times as 0
-            untimed = [{**call, "start_s": 0.0, "end_s": 0.0, "first_token_s": None} for call in answer["calls"]]
-            answer = {**answer, "calls": untimed, "latency": {"total_s": 0.0}}
-        groups[answer["task"], answer["arm"]].append(answer)
-    for own in groups.values():
-        ledger(own)  # checks that calls, tokens and seconds add up by route, model, mode and stage
+    for own in (own for task in tasks for own in task.answers.values()):
+        for answer in own:
+            _check_usage(answer)
+            _check_stored(answer, stored)
+        # checks that calls, tokens and seconds add up by route, model, mode and stage
+        ledger(own if timed else map(_at_once, own))
+
+
+def _at_once(answer: Record) -> Record:
+    """The answer with unknown times as 0."""
+    calls = [{**call, "start_s": 0.0, "end_s": 0.0, "first_token_s": None} for call in answer["calls"]]
+    return {**answer, "calls": calls, "latency": {"total_s": 0.0}}
 
 
 def _check_usage(answer: Record) -> None:
@@ -353,7 +337,7 @@ def _check_usage(answer: Record) -> None:
         for name in TOKENS:
             if (usage[name] or 0) != sums[model][name]:
                 what = f"{usage[name]} {name} of {model} were counted, its calls have {sums[model][name]}"
-                raise LedgerError(f"{_name(answer)}: {what}")
+                raise LedgerError(f"{name_of(answer)}: {what}")
 
 
 def _check_stored(answer: Record, stored: Mapping[str, Record]) -> None:
@@ -365,13 +349,9 @@ def _check_stored(answer: Record, stored: Mapping[str, Record]) -> None:
         if call["key"] is None:
             continue
         if (whole := stored.get(call["key"])) is None:
-            raise LedgerError(f"{_name(answer)}: its {call['mode']} call is not stored")
+            raise LedgerError(f"{name_of(answer)}: its {call['mode']} call is not stored")
         for name in TOKENS:
             most, own = whole[name], call[name]
             same = (own or 0) <= (most or 0) if call["cancelled"] else own == most
             if not same and name != "cached_tokens":
-                raise LedgerError(f"{_name(answer)}: {own} {name}, but its {call['mode']} call has {most}")
-
-
-def _name(answer: Record) -> str:
-    return f"{answer['task']} {answer['id']} {answer['arm']}"
+                raise LedgerError(f"{name_of(answer)}: {own} {name}, but its {call['mode']} call has {most}")

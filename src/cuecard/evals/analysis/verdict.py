@@ -7,15 +7,14 @@ of about the same latency they differ by chance.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from cuecard.domain.outcome import Route
-from cuecard.evals.analysis.comparisons import Difference, adjusted, differences, paired
-from cuecard.evals.analysis.scores import ScoredTask, by_arm, succeeded, timed
-from cuecard.evals.arm import LIVE, base_of, parse, policies_of
+from cuecard.evals.analysis.comparisons import Difference, arms_of_run, differences, paired
+from cuecard.evals.analysis.scores import ScoredTask, succeeded, timed
 from cuecard.evals.database import Record
 
 SINGLE = "single"
@@ -39,16 +38,6 @@ class Pays(StrEnum):
 
 
 @dataclass(frozen=True)
-class PaysFrom:
-    """The break-even of the pair. None: there is none, or it is unknown."""
-
-    seconds_a_right_answer: float | None
-    """Extra seconds compared with the single model, per additional right answer; 0 if the pair takes no longer."""
-    settled: float | None
-    """Share of questions settled without reasoning from which the pair is as fast as `BASELINE`; 0: at any share."""
-
-
-@dataclass(frozen=True)
 class PairVerdict:
     """Whether the pair pays. `shown`: the comparison of the strategy with the largest gain."""
 
@@ -60,11 +49,13 @@ class PairVerdict:
     """Units of the task, including those without a score of both, which are in no mean here."""
     settled: float
     """Share of the strategy's answers that were settled without reasoning."""
-    starts: PaysFrom
+    seconds_a_right_answer: float | None
+    """Extra seconds compared with the single model, per additional right answer; 0 if the pair takes no longer."""
+    settled_from: float | None
+    """Share of questions settled without reasoning from which the pair is as fast as `BASELINE`; 0: at any share.
 
-    @property
-    def too_few(self) -> bool:
-        return self.shown.pairs < FEWEST
+    None: there is no break-even, or it is unknown; the same for the seconds.
+    """
 
     def sentence(self, task: str) -> str:
         """The verdict in one sentence: the gain, its uncertainty, its cost, and the break-even."""
@@ -72,7 +63,7 @@ class PairVerdict:
         gain = shown.accuracy.difference.estimate
         parts = [
             f"{shown.arm} is right on {100 * ours:.1f}%, {shown.against}, the most accurate single model not shown to"
-            f" take longer, on {100 * theirs:.1f}%: {_signed(100 * gain)} points ({self._sure()})",
+            f" take longer, on {100 * theirs:.1f}%: {signed(100 * gain)} points ({self._sure()})",
             *self._cost(),
             self._break_even(),
         ]
@@ -83,11 +74,11 @@ class PairVerdict:
         low, high = shown.interval.low, shown.interval.high
         ends = "no interval"
         if low is not None and high is not None:
-            ends = f"95% interval {_signed(100 * low)} to {_signed(100 * high)}"
-        few = f": too few to tell, at least {FEWEST} are needed" if self.too_few else ""
+            ends = f"95% interval {signed(100 * low)} to {signed(100 * high)}"
+        few = f": too few to tell, at least {FEWEST} are needed" if shown.pairs < FEWEST else ""
         of = "" if shown.pairs == self.questions else f" of {self.questions:,}"
         noun = "question" if (self.questions if of else shown.pairs) == 1 else "questions"
-        test = f"{shown.accuracy.test}, adjusted {_p(shown.p_adjusted)}"
+        test = f"{shown.accuracy.test}, adjusted {p_value(shown.p_adjusted)}"
         return f"{ends}, {shown.pairs:,}{of} {noun}{few}; {test}"
 
     def _cost(self) -> list[str]:
@@ -100,7 +91,7 @@ class PairVerdict:
         return [f"{slower}, {self.shown.kind}"]
 
     def _break_even(self) -> str:
-        cost, from_share = self.starts.seconds_a_right_answer, self.starts.settled
+        cost, from_share = self.seconds_a_right_answer, self.settled_from
         if cost is None:
             first = "no break-even: it is not more accurate"
         elif not cost:
@@ -132,23 +123,16 @@ class PairVerdict:
             "times_faster": None if shown.times_faster is None else shown.times_faster.estimate,
             "latency": shown.kind and str(shown.kind),
             "settled": self.settled,
-            "break_even": {
-                "seconds_a_right_answer": self.starts.seconds_a_right_answer,
-                "settled": self.starts.settled,
-            },
+            "break_even": {"seconds_a_right_answer": self.seconds_a_right_answer, "settled": self.settled_from},
         }
 
 
-def pair_verdict(
-    task: ScoredTask, compared: Sequence[Difference], answers: Mapping[str, Sequence[Record]]
-) -> PairVerdict | None:
-    """The verdict from a task's comparisons with adjusted p-values, and its answers by arm.
-
-    None if seconds are unknown, or no single model is as fast.
-    """
+def pair_verdict(task: ScoredTask, compared: Sequence[Difference]) -> PairVerdict | None:
+    """The verdict from a run's comparisons; None if seconds are unknown, or no single model is as fast."""
     own = [each for each in compared if each.family == SINGLE and each.task == task.name]
     if not own:
         return None
+    answers = task.comparable
     took = {name: _mean_s(answers[name]) for each in own for name in (each.arm, each.against)}
 
     def gain(each: Difference) -> tuple[float, float]:
@@ -166,29 +150,15 @@ def pair_verdict(
         (statistics.mean(ours), statistics.mean(theirs)),
         len({task.unit(id) for id in task.items}),
         statistics.mean(answer["route"] == Route.AGREED for answer in succeeded(arm)),
-        PaysFrom(_seconds_a_right_answer(arm, against, shown), _settled_from(arm, answers.get(BASELINE, ()))),
+        _seconds_a_right_answer(arm, against, shown),
+        _settled_from(arm, answers.get(BASELINE, ())),
     )
 
 
-def verdicts(
-    config: Mapping[str, Any], tasks: Iterable[ScoredTask], answers: Sequence[Record], unresolved: Mapping[str, Any]
-) -> dict[str, PairVerdict | None]:
-    """The verdicts on all tasks of a run, by task. `unresolved`: the run's notes. Raises BadInput, MissingExtra."""
-    base, policies, known = base_of(config), policies_of(config), list(tasks)
-    names = dict.fromkeys(answer["arm"] for answer in answers if not answer["arm"].endswith(LIVE))
-    arms = {name: parse(name, base, policies) for name in names}
-    of_task = {
-        task.name: {
-            arm: own
-            for arm, own in by_arm(answers, task.name).items()
-            if arm in arms and not unresolved.get(f"unresolved {task.name} {arm}")
-        }
-        for task in known
-    }
-    compared = adjusted(
-        [each for task in known for each in differences(task, of_task[task.name], arms, None, MARGIN, (SINGLE,))]
-    )
-    return {task.name: pair_verdict(task, compared, of_task[task.name]) for task in known}
+def verdicts(config: Mapping[str, Any], tasks: Sequence[ScoredTask]) -> dict[str, PairVerdict | None]:
+    """The verdicts on all tasks of a run, by task. Raises BadInput, MissingExtra."""
+    compared = differences(tasks, arms_of_run(config, tasks), None, MARGIN, (SINGLE,))
+    return {task.name: pair_verdict(task, compared) for task in tasks}
 
 
 def _no_gain(each: Difference) -> bool:
@@ -222,10 +192,11 @@ def _mean_s(answers: Sequence[Record]) -> float | None:
     return statistics.mean(each["latency"]["total_s"] for each in whole) if whole and timed(whole) else None
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """A difference with its sign: `+1.2`, `−0.3`, `0.0`."""
     shown = f"{value:+.1f}".replace("-", "−")
     return "0.0" if shown in ("+0.0", "−0.0") else shown
 
 
-def _p(p: float) -> str:
+def p_value(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"

@@ -17,10 +17,11 @@ from cuecard.evals.analysis.matched_budgets import (
     Scheme,
     SchemeAtBudget,
 )
+from cuecard.evals.analysis.verdict import p_value, signed
 from cuecard.report import formatting, html
 from cuecard.report.canvas import Drawing, ScatterPoint, drawing, scatter
 from cuecard.report.evaluation.figures import IntervalRow, interval_rows
-from cuecard.report.evaluation.sentences import between, p_value, share, signed
+from cuecard.report.evaluation.sentences import between, share
 from cuecard.report.html import KeyResult, Report, Row, Rows, interval_columns
 from cuecard.stats import Interval
 

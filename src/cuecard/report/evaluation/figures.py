@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from cuecard.evals.analysis.comparisons import NO_CARD
 from cuecard.evals.analysis.examples import Request
 from cuecard.evals.analysis.results import ArmResults, RunResults, TaskResults
+from cuecard.evals.analysis.verdict import p_value, signed
 from cuecard.evals.arm import FILE, LIVE, parse
 from cuecard.evals.scorers import EXTRACTORS
 from cuecard.report import terminal
@@ -144,7 +145,7 @@ def _interval_row(task: TaskResults, name: str, shown: str, strong: bool = False
     arm, each = task.arms[name], task.difference(name, "placebos")
     note = share(sentences.accuracy(arm))
     if each is not None:
-        note = f"{sentences.signed(100 * each.accuracy.difference.estimate)}, {sentences.p_value(each.p_adjusted)}"
+        note = f"{signed(100 * each.accuracy.difference.estimate)}, {p_value(each.p_adjusted)}"
     return IntervalRow.of(shown, "right", arm.accuracy, note, strong)
 
 

@@ -12,6 +12,7 @@ from cuecard.evals.analysis.examples import Example, Request
 from cuecard.evals.analysis.ledger import Ledger, Spending
 from cuecard.evals.analysis.results import ArmResults, RunResults, TaskResults
 from cuecard.evals.analysis.scores import AGGREGATES, POINTS
+from cuecard.evals.analysis.verdict import signed
 from cuecard.evals.database import Store
 from cuecard.evals.judging import GradedArm, JudgedArm, ListedReply, judged_run
 from cuecard.evals.scorers import EXTRACTORS
@@ -250,7 +251,7 @@ def against(task: TaskResults, margin: float) -> Rows:
     return [
         {
             "arm": each.arm,
-            "points": sentences.signed(100 * each.accuracy.difference.estimate),
+            "points": signed(100 * each.accuracy.difference.estimate),
             "95% interval": between(each.interval),
             "+/−": f"{each.accuracy.better}/{each.accuracy.worse}",
             "p": f"{each.p_adjusted:.2g}",

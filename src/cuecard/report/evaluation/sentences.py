@@ -10,7 +10,7 @@ from cuecard.evals.analysis.acceptance import SharedError
 from cuecard.evals.analysis.comparisons import NO_CARD, Difference
 from cuecard.evals.analysis.examples import Gallery
 from cuecard.evals.analysis.results import ArmResults, RunResults, TaskResults
-from cuecard.evals.analysis.verdict import BASELINE, Pays
+from cuecard.evals.analysis.verdict import BASELINE, Pays, p_value, signed
 from cuecard.evals.judging import ListedReply, judges
 from cuecard.report import formatting
 from cuecard.report.html import KeyResult
@@ -33,11 +33,6 @@ def points(value: float) -> str:
     return f"{signed(100 * value)} point{'' if abs(round(100 * value, 1)) == 1 else 's'}"
 
 
-def signed(value: float) -> str:
-    shown = f"{value:+.1f}".replace("-", "−")
-    return "0.0" if shown in ("+0.0", "−0.0") else shown
-
-
 def between(interval: Interval, scale: float = 100, form: str = ".1f") -> str:
     """The ends of an interval: `91.1 to 99.7`; or the reason why there are none."""
     if interval.low is None or interval.high is None:
@@ -50,10 +45,6 @@ def between(interval: Interval, scale: float = 100, form: str = ".1f") -> str:
 def has_spread(interval: Interval) -> bool:
     """Whether an interval has two ends. If all scores are equal, the bootstrap has no spread, which is no certainty."""
     return interval.low is not None and interval.low != interval.high
-
-
-def p_value(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def times(interval: Interval) -> str:
