@@ -1,4 +1,4 @@
-"""Files: TOML with checks of keys and types, atomic JSON writes, run directories with one writer."""
+"""Files: TOML with checks of keys and types, JSON of a version, written atomically; run directories with one writer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import re
 import sys
 import threading
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
@@ -19,6 +20,7 @@ from typing import IO, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from cuecard.domain.errors import BadInput, CuecardError, did_you_mean
 
 LOCK = "run.lock"
+T = TypeVar("T")
 
 
 class CannotStore(CuecardError):
@@ -84,6 +86,44 @@ def save(path: Path, value: Any) -> None:
         file.write(f"{json.dumps(value, indent=2, ensure_ascii=False)}\n".encode())
 
 
+def load(path: Path, version: int, what: str, hint: str, make: Callable[[dict[str, Any]], T]) -> T:
+    """What `make` returns for the JSON object in a file of `save`, without its version.
+
+    Raises BadInput if the file cannot be read, is of another version, or is not `what`: if `make` raises an error.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if (stored := data.pop("version")) != version:
+            raise BadInput(f"{path} is of version {stored}, this cuecard reads {version}", hint)
+        return make(data)
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}", hint) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BadInput(f"{path} is not {what}: {type(error).__name__}: {error}", hint) from error
+
+
+def built(kind: Any, data: Any) -> Any:
+    """A value of this type from plain data: a dataclass, an enum, or a tuple, sequence or mapping of such values.
+
+    Raises KeyError, TypeError or ValueError for other data.
+    """
+    of, origin = get_args(kind), get_origin(kind)
+    if origin is UnionType:
+        return None if data is None else built(of[0], data)
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: built(hints[name], value) for name, value in data.items()})  # type: ignore[operator]
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return kind(data)
+    if of and isinstance(data, list):
+        kinds = of if origin is tuple and of[-1] is not Ellipsis else of[:1] * len(data)
+        values = [built(*each) for each in zip(kinds, data, strict=True)]
+        return tuple(values) if origin is tuple else values
+    if of and isinstance(data, dict):
+        return {name: built(of[1], value) for name, value in data.items()}
+    return data
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Yields a file to write, which replaces the old one when it is complete. Raises CannotStore."""
@@ -128,7 +168,6 @@ def _few(found: list[Any]) -> str:
 
 # --- TOML -------------------------------------------------------------------------------------------------------------
 
-T = TypeVar("T")
 KINDS: Mapping[type, tuple[str, type]] = {
     str: ("a text", str),
     int: ("a whole number", Integral),

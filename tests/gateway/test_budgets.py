@@ -9,7 +9,7 @@ import pytest
 from gateways import COUNT, gateway
 
 from cuecard.domain.errors import BadInput, BudgetUsed, Unauthorised
-from cuecard.gateway.admission.limits import Amount, BudgetLedger, Gate, LocalState
+from cuecard.gateway.admission.limits import Amount, Gate, LocalState
 from cuecard.gateway.tables import Budget, Key, digest
 
 SECRET = "cue-of-the-tests"
@@ -30,8 +30,8 @@ def key(**settings) -> Key:
     return Key(name="team", sha256=digest(SECRET), **settings)
 
 
-def gate(ledger: BudgetLedger, **settings) -> Gate:
-    return Gate([key(**settings)], LocalState(ledger=ledger))
+def gate(state: LocalState, **settings) -> Gate:
+    return Gate([key(**settings)], state)
 
 
 def client(gate: Gate):
@@ -52,7 +52,7 @@ async def spend(client, used: Amount) -> None:
 )
 async def test_a_key_over_its_budget_is_refused_until_the_period_ends(budget, resets):
     clock = Clock()
-    team = client(gate(BudgetLedger(now=clock), **{budget: 100}))
+    team = client(gate(LocalState(now=clock), **{budget: 100}))
     await team.enter()
     await spend(team, Amount(100, 100.0))
     with pytest.raises(BudgetUsed, match=resets) as refused:
@@ -65,7 +65,7 @@ async def test_a_key_over_its_budget_is_refused_until_the_period_ends(budget, re
 
 async def test_a_month_does_not_end_with_the_day():
     clock = Clock(datetime(2026, 3, 1, tzinfo=UTC))
-    team = client(gate(BudgetLedger(now=clock), tokens_per_month=100))
+    team = client(gate(LocalState(now=clock), tokens_per_month=100))
     await spend(team, Amount(100))
     clock.at += timedelta(days=30)
     with pytest.raises(BudgetUsed, match="2026-04-01"):
@@ -74,11 +74,11 @@ async def test_a_month_does_not_end_with_the_day():
 
 async def test_what_was_used_survives_a_restart(tmp_path):
     file, limit = tmp_path / "budgets.json", {"tokens_per_day": 100}
-    before = BudgetLedger(file, Clock())
+    before = LocalState(path=file, now=Clock())
     await spend(client(gate(before, **limit)), Amount(100))
-    await before.keep()
+    await before.aclose()
     with pytest.raises(BudgetUsed):
-        await client(gate(BudgetLedger(file, Clock()), **limit)).enter()
+        await client(gate(LocalState(path=file, now=Clock()), **limit)).enter()
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"version": 9, "used": {}}', '{"version": 1, "used": {"a": {"b": 1}}}'])
@@ -86,13 +86,13 @@ def test_a_file_of_budgets_that_cannot_be_read_is_no_fresh_budget(content, tmp_p
     file = tmp_path / "budgets.json"
     file.write_text(content)
     with pytest.raises(BadInput, match=r"budgets\.json"):
-        BudgetLedger(file, Clock())
+        LocalState(path=file, now=Clock())
     assert file.read_text() == content
 
 
 def test_a_key_that_has_expired_is_not_let_in():
     clock = Clock()
-    entrance = gate(BudgetLedger(now=clock), expires=NOON + timedelta(seconds=1))
+    entrance = gate(LocalState(now=clock), expires=NOON + timedelta(seconds=1))
     client(entrance)
     clock.at += timedelta(seconds=1)
     with pytest.raises(Unauthorised, match="expired: it was valid until 2026-01-31 12:00 UTC"):
@@ -100,7 +100,7 @@ def test_a_key_that_has_expired_is_not_let_in():
 
 
 async def test_a_request_that_follows_one_that_used_the_budget_up_is_429():
-    entrance = Gate([key(tokens_per_day=1)], LocalState(ledger=BudgetLedger(now=Clock())))
+    entrance = Gate([key(tokens_per_day=1)], LocalState(now=Clock()))
     async with gateway(gate=entrance) as plain:
         asking = plain.with_options(api_key=SECRET)
         question = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}

@@ -80,7 +80,7 @@ def test_a_limit_below_the_first_call_is_an_error():
 def worst(role: str) -> float:
     """The worst-case cost of a short call."""
     with CostBudget(1.0, PRICES).call(role, short(ASKED, TAGS), LIMITS) as hold:
-        return hold.most
+        return hold.most.cost
 
 
 def test_when_the_next_call_does_not_fit_the_best_answer_at_hand_is_given():

@@ -14,7 +14,7 @@ from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.question import Image
 from cuecard.gateway.config import GatewaySettings, ImageSettings
 from cuecard.gateway.wire import responses
-from cuecard.gateway.wire.body import ImageLoader, Parse, RequestBody, understood
+from cuecard.gateway.wire.body import ImageLoader, Parse, understood
 from cuecard.gateway.wire.request import ParsedRequest, parse
 from cuecard.gateway.wire.responses import ItemMemory
 
@@ -33,7 +33,7 @@ HELD_UP = {
 
 
 def taken(body: object, most: int = MOST_TEXT, read: Parse = parse) -> ParsedRequest:
-    return asyncio.run(understood(RequestBody(body, may_have_images=False), read, LOADER, most))
+    return asyncio.run(understood(body, read, LOADER, most))
 
 
 def no_image(url: str) -> Image:

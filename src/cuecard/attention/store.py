@@ -188,16 +188,12 @@ class Folder:
 
 
 def about(path: Path) -> dict[str, Any]:
-    """The contents of `run.json`. Raises BadInput."""
-    try:
-        facts = json.loads((path / ABOUT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        facts = None
-    if not isinstance(facts, dict) or facts.get("kind") != KIND:
-        raise BadInput(f"{path} is not the directory of an attention run", "`cuecard attention --out` makes one")
-    if facts.get("version") != VERSION:
-        raise BadInput(f"{path} is of version {facts.get('version')}, this cuecard reads {VERSION}")
-    return facts
+    """The contents of `run.json`, without its version. Raises BadInput."""
+    file, hint = path / ABOUT, "`cuecard attention --out` makes one"
+    data = disk.load(file, VERSION, "the file of a run", hint, dict) if file.is_file() else {}
+    if data.get("kind") != KIND:
+        raise BadInput(f"{path} is not the directory of an attention run", hint)
+    return data
 
 
 def records(path: Path) -> Iterator[tuple[int, Record]]:

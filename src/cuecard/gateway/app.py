@@ -37,7 +37,7 @@ from starlette.staticfiles import StaticFiles
 
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.gateway.admission.connections import EXPOSED, ClientGone, CloseUnread, OriginCheck
-from cuecard.gateway.admission.limits import BudgetLedger, Gate, LocalState
+from cuecard.gateway.admission.limits import Gate, LocalState
 from cuecard.gateway.admission.shared_state import SharedState
 from cuecard.gateway.config import AuditSettings, Config, GatewaySettings, ImageSettings
 from cuecard.gateway.endpoints import CHAT, MESSAGES, Endpoints, ErrorHandlers, WireFormat, no_path, wrong_method
@@ -111,7 +111,7 @@ def application(pairs: Pairs, settings: AppSettings | None = None) -> Starlette:
             Exception: errors.broken,
         },
         middleware=[Middleware(CloseUnread), *([cors] if origins else ()), check],
-        lifespan=Lifecycle(pairs, gate, accounting, settings),
+        lifespan=partial(_lifecycle, pairs, gate, accounting, settings),
     )
 
 
@@ -164,46 +164,38 @@ def _dashboard() -> list[BaseRoute]:
     return [Route("/dashboard", page), Route("/dashboard/", to_page), own]
 
 
-class Lifecycle:
-    """Runs the application's background tasks, and closes all of its resources at the end."""
+@asynccontextmanager
+async def _lifecycle(
+    pairs: Pairs, gate: Gate, accounting: Accounting, settings: AppSettings, app: Starlette
+) -> AsyncIterator[None]:
+    """Run the application's background tasks, and close all of its resources at the end."""
+    tasks: set[asyncio.Task[Any]] = set()
 
-    def __init__(self, pairs: Pairs, gate: Gate, accounting: Accounting, settings: AppSettings) -> None:
-        self._pairs, self._state, self._accounting, self._settings = pairs, gate.state, accounting, settings
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    @asynccontextmanager
-    async def __call__(self, app: Starlette) -> AsyncIterator[None]:
-        app.state.probing = self._probe([model for pair in self._pairs for model in pair.served])
-        self._start(self._state.run())
-        if (reloader := self._settings.reloader) is not None:
-            self._start(reloader.follow(self._accounting.metrics.reloaded, self._probe))
-        yield
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._close()
-
-    def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        self._tasks.add(task := asyncio.create_task(work))
-        task.add_done_callback(self._tasks.discard)
+    def start(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        tasks.add(task := asyncio.create_task(work))
+        task.add_done_callback(tasks.discard)
         return task
 
-    def _probe(self, models: Collection[Model]) -> asyncio.Task[Any] | None:
+    def probed(models: Collection[Model]) -> asyncio.Task[Any] | None:
         """Probe served models in the background; until then, the defaults apply."""
-        tell = self._settings.tell
-        return None if tell is None else self._start(probe.settle(models, wait_s=None, tell=tell))
+        tell = settings.tell
+        return None if tell is None else start(probe.settle(models, wait_s=None, tell=tell))
 
-    async def _close(self) -> None:
-        settings = self._settings
-        await self._accounting.audit.aclose()
-        await self._pairs.aclose()
-        await self._state.aclose()
-        if settings.fetcher is not None:
-            await settings.fetcher.aclose()
-        if settings.journal is not None:
-            settings.journal.close()
-        if settings.traces is not None:
-            await asyncio.to_thread(settings.traces.close)
+    app.state.probing = probed([model for pair in pairs for model in pair.served])
+    start(gate.state.run())
+    if settings.reloader is not None:
+        start(settings.reloader.follow(accounting.metrics.reloaded, probed))
+    yield
+    for task in (ending := list(tasks)):
+        task.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)
+    for each in (accounting.audit, pairs, gate.state, settings.fetcher):
+        if each is not None:
+            await each.aclose()
+    if settings.journal is not None:
+        settings.journal.close()
+    if settings.traces is not None:
+        await asyncio.to_thread(settings.traces.close)
 
 
 # --- the configuration ------------------------------------------------------------------------------------------------
@@ -231,7 +223,7 @@ def gate_of(config: Config) -> Gate:
     """The gate with the configured keys, and where their limits are counted. Raises BadInput, MissingExtra."""
     settings = config.state
     if settings.url is None:
-        return Gate(config.keys, LocalState(ledger=BudgetLedger(config.ledger_path)))
+        return Gate(config.keys, LocalState(path=config.ledger_path))
     own = settings.model_dump(include={"timeout_s", "lease_s", "prefix"})
     return Gate(config.keys, SharedState(settings.url, allow=settings.on_failure == "allow", **own))
 

@@ -7,13 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import (
-    Field,
-    StrictBool,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, StrictBool, ValidationError, field_validator, model_validator
 
 from cuecard import disk
 from cuecard.domain.errors import BadInput, UnknownModel, did_you_mean
@@ -30,8 +24,6 @@ MOST_ALIAS = 200
 """Characters."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """The name of a pair; a slash would begin the name of a strategy."""
-
-
 SCHEMES = ("redis://", "rediss://", "unix://")
 ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
@@ -218,7 +210,7 @@ class Config(StrictTable):
 
     @property
     def ledger_path(self) -> Path | None:
-        """The file of the ledger; None: no key has a budget, or usage is kept in a shared state."""
+        """The file with the use of budgets; None: no key has a budget, or usage is kept in a shared state."""
         return self.state_file if self.state.url is None and any(key.budgets for key in self.keys) else None
 
     def hosts(self, host: str) -> list[str] | None:

@@ -25,7 +25,7 @@ from cuecard.gateway.records import Accounting
 from cuecard.gateway.spending import check_passed, estimate, passed_estimate
 from cuecard.gateway.streaming import AnswerWriter, ClientStream, Exchange, streamed
 from cuecard.gateway.wire import chat, messages
-from cuecard.gateway.wire.body import ImageLoader, Parse, RequestBody, json_of, understood
+from cuecard.gateway.wire.body import ImageLoader, Parse, json_of, understood
 from cuecard.gateway.wire.parameters import Json
 from cuecard.gateway.wire.request import ParsedRequest, max_cost, named, parse
 from cuecard.models.pool import Pool
@@ -69,10 +69,10 @@ class Endpoints:
         request.state.begun = False  # a request that is refused before it begins also gets a line in the journal
         return client
 
-    async def _body(self, request: Request) -> RequestBody:
+    async def _body(self, request: Request) -> Any:
         return await json_of(request, self._settings.most_body_mib * 2**20)
 
-    async def _parsed(self, body: RequestBody, parse: Parse) -> ParsedRequest:
+    async def _parsed(self, body: Any, parse: Parse) -> ParsedRequest:
         return await understood(body, parse, self._images, self._settings.most_text)
 
     async def answer(self, wire: WireFormat, request: Request) -> Response:
@@ -83,11 +83,11 @@ class Endpoints:
             async with while_connected(request.receive):
                 return await self._by_pair(wire, request, body, client)
         except BeyondAPair:
-            if not wire.can_pass or self._pairs.of(named(body.object), client.key).pass_to is None:
+            if not wire.can_pass or self._pairs.of(named(body), client.key).pass_to is None:
                 raise
         return await self._by_one_model(request, body, client)
 
-    async def _by_pair(self, wire: WireFormat, request: Request, body: RequestBody, client: ApiClient) -> Response:
+    async def _by_pair(self, wire: WireFormat, request: Request, body: Any, client: ApiClient) -> Response:
         parsed = await self._parsed(body, wire.parse)
         if trace := _trace(request):
             parsed = replace(parsed, trace=trace)
@@ -120,9 +120,9 @@ class Endpoints:
         request.state.begun = True
         return Exchange(service, plan, parsed, lease, self._accounting)
 
-    async def _by_one_model(self, request: Request, body: RequestBody, client: ApiClient) -> Response:
+    async def _by_one_model(self, request: Request, body: Any, client: ApiClient) -> Response:
         """Pass the request to one model, without the `cuecard` object."""
-        own, passed = body.object.get("cuecard"), {key: body.object[key] for key in body.object if key != "cuecard"}
+        own, passed = body.get("cuecard"), {key: body[key] for key in body if key != "cuecard"}
         info = replace(given(passed), trace=_trace(request))
         service = self._pairs.of(info.model, client.key)
         role = service.role_of(info.model) or service.pass_to or "large"
@@ -160,7 +160,7 @@ class Endpoints:
     async def count_tokens(self, request: Request) -> Response:
         """An estimate of a message's prompt tokens: its images are neither fetched nor decoded."""
         client = self._authenticate(request)
-        parsed = messages.parse_countable((await self._body(request)).value, lambda url: Image(b""))
+        parsed = messages.parse_countable(await self._body(request), lambda url: Image(b""))
         self._pairs.of(parsed.model, client.key).plan(parsed)  # raises for an unknown model
         return JSONResponse({"input_tokens": parsed.prompt_tokens})
 

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections import Counter as Tally
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from random import Random
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from cuecard.answers import extract, same_answer
 from cuecard.domain.call import Call, Mode
 from cuecard.domain.errors import CuecardError, RateLimited
 from cuecard.domain.outcome import Outcome, Route, reasoning_alone_s
-from cuecard.gateway.config import PAIR
+from cuecard.domain.question import Question
+from cuecard.gateway.config import PAIR, AuditSettings
 from cuecard.gateway.pairs import Service
 from cuecard.gateway.spending import charge
 from cuecard.gateway.tables import Prices, costs
-from cuecard.models.pool import BreakerState, Pool, Replica
-
-if TYPE_CHECKING:  # OpenTelemetry is optional
-    pass
-
-
-import asyncio
-import logging
-from random import Random
-
-from cuecard.answers import extract, same_answer
-from cuecard.domain.question import Question
-from cuecard.gateway.config import AuditSettings
 from cuecard.gateway.wire.request import estimated_tokens
+from cuecard.models.pool import BreakerState, Pool, Replica
 from cuecard.stats import wilson_bounds
 from cuecard.strategies.run import answer
 

@@ -14,7 +14,6 @@ from typing import Any
 from cuecard.domain.errors import BadInput, PairForbidden
 from cuecard.domain.question import AnswerKind
 from cuecard.gateway.config import PAIR, Config, unknown_model, virtual_models
-from cuecard.gateway.spending import CostBudget
 from cuecard.gateway.tables import EFFORTS, Key, PairTable, Prices, Upstream, check_memory
 from cuecard.gateway.wire.parameters import Unknown, reading, settled
 from cuecard.gateway.wire.request import ParsedRequest
@@ -191,12 +190,6 @@ class Service:
             hint = "leave it out, or write prices = { prompt = …, completion = … } under each model in cuecard.toml"
             raise BadInput(message, hint, param="cuecard.max_cost")
         return min(limits, default=None)
-
-    def models_for(self, plan: RequestPlan) -> Mapping[str, Model]:
-        """The models, limited to what the request may cost."""
-        if plan.max_cost is None:
-            return self.models
-        return CostBudget(plan.max_cost, self.prices).models(self.models)
 
     def _with_parameters(self, policy: Policy, parsed: ParsedRequest, strategy: str) -> tuple[Policy, tuple[str, ...]]:
         """The policy with the request's parameters, and the names of parameters that have no effect."""

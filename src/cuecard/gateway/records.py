@@ -38,8 +38,6 @@ if TYPE_CHECKING:  # OpenTelemetry is optional
     from opentelemetry.trace import Span
 
 log = logging.getLogger("cuecard.gateway")
-
-
 WRITTEN_AT_ONCE = 2**20
 """Bytes: a longer line is written in pieces."""
 MOST_WAIT_S = 1.0

@@ -54,31 +54,25 @@ class WorstCase:
         """Role -> the ratio of prompt tokens that its server has counted to the estimate, at least 1."""
         self._images: dict[str, int] = {}
 
-    def prompt_tokens(self, role: str, prompt: Prompt, more: str = "") -> int:
-        """The estimated tokens of a prompt, and of a text after it."""
+    def call(self, role: str, prompt: Prompt, limits: Limits | None, more: str, prices: Prices) -> RunningCall:
+        """A call that is about to run; `limits`: None if it decodes nothing, `more`: a text after the prompt."""
         texts = sum(tokens_of_text(turn.text) for turn in prompt.turns) + tokens_of_text(prompt.opening)
         images = sum(self._of_image(image) for image in prompt.images)
         plain = texts + images + TOKENS_PER_MESSAGE * (len(prompt.turns) + 1)
-        return math.ceil(plain * self._longer.get(role, 1.0)) + tokens_of_text(more)
+        read = prompt_tokens = math.ceil(plain * self._longer.get(role, 1.0)) + tokens_of_text(more)
+        written = 1
+        if limits is not None:
+            most = limits.of(prompt)
+            written = most.answer_tokens
+            if prompt.mode is Mode.REASON:  # a cut reasoning is sent again, closed, for its answer
+                read, written = 2 * read + most.reasoning_tokens, 2 * written + most.reasoning_tokens
+        return RunningCall(role, prices, prompt_tokens, Amount(read + written, at_most(read, written, prices)))
 
-    def tokens(self, prompt_tokens: int, prompt: Prompt, limits: Limits | None) -> tuple[int, int]:
-        """The most tokens that a call reads and generates; `limits`: None if it decodes nothing.
-
-        A cut reasoning is sent again, closed, for its answer.
-        """
-        if limits is None:
-            return prompt_tokens, 1
-        most = limits.of(prompt)
-        if prompt.mode is Mode.REASON:
-            return 2 * prompt_tokens + most.reasoning_tokens, 2 * most.answer_tokens + most.reasoning_tokens
-        return prompt_tokens, most.answer_tokens
-
-    def learn(self, role: str, estimated: int, usage: Usage) -> None:
+    def learn(self, call: RunningCall) -> None:
         """Compare the estimate of a prompt with what its server has counted."""
-        counted = usage.prompt_tokens
-        if counted and estimated and usage.completion_tokens is not None:
-            longer = self._longer.get(role, 1.0) * counted / estimated
-            self._longer[role] = max(self._longer.get(role, 1.0), longer)
+        counted, longer = call.usage.prompt_tokens, self._longer.get(call.role, 1.0)
+        if counted and call.prompt_tokens and call.usage.completion_tokens is not None:
+            self._longer[call.role] = max(longer, longer * counted / call.prompt_tokens)
 
     def _of_image(self, image: Image) -> int:
         if image.digest not in self._images:
@@ -86,81 +80,30 @@ class WorstCase:
         return self._images[image.digest]
 
 
-# --- the cost of a request --------------------------------------------------------------------------------------------
-
-COSTLESS = (ModelBusy, ModelRefused, ModelUnreachable, Unsupported)
-"""Errors of calls that have computed nothing, and so cost nothing."""
-
-
 @dataclass(eq=False)
-class Reservation:
-    """The worst-case cost of one running call, reserved from the budget."""
+class RunningCall:
+    """A call, the most that it uses, and its usage so far; a prompt that no server has counted is estimated."""
 
     role: str
-    prompt_tokens: int
-    most: float
     prices: Prices
-    budget: CostBudget
+    prompt_tokens: int
+    most: Amount
     usage: Usage = field(default_factory=Usage)
+    budget: CostBudget | None = None
+    """The budget that its retries are charged to."""
 
     def again(self, error: ModelError) -> None:
         """Charge a failed call, and check that a retry fits the budget. Raises CostLimit."""
-        self.budget.spent += self.cost(error)
-        self.usage = Usage()
-        self.budget.check(self, error)
+        if self.budget is not None:
+            self.budget.charge(self, error)
+            self.usage = Usage()
+            self.budget.check(self, error)
 
-    def cost(self, error: ModelError | None) -> float:
-        """The cost of the call so far; a prompt that no server has counted is estimated by its length."""
-        if self.usage == Usage() and isinstance(error, COSTLESS):
-            return 0.0
-        prompt = self.prompt_tokens if self.usage.prompt_tokens is None else self.usage.prompt_tokens
-        return cost(replace(self.usage, prompt_tokens=prompt), self.prices)
-
-
-class CostBudget:
-    """The remaining cost budget of one request."""
-
-    def __init__(self, most: float, prices: Mapping[str, Prices]) -> None:
-        self._most, self._prices = most, prices
-        self.spent = 0.0
-        self._held: list[Reservation] = []
-        self._cases = WorstCase()
-
-    def models(self, models: Mapping[str, Model]) -> Mapping[str, Model]:
-        """The models, each limited by this budget; one without a pool gets a pool of its own."""
-        pools = {role: model if isinstance(model, Pool) else pool_of(model) for role, model in models.items()}
-        return {role: CostLimitedModel(pool, role, self) for role, pool in pools.items()}
-
-    @contextmanager
-    def call(self, role: str, prompt: Prompt, limits: Limits | None, more: str = "") -> Iterator[Reservation]:
-        """Reserve the worst-case cost of a call while it runs, then charge what it has used. Raises CostLimit.
-
-        `limits`: None if it decodes nothing.
-        """
-        prompt_tokens = self._cases.prompt_tokens(role, prompt, more)
-        most = at_most(*self._cases.tokens(prompt_tokens, prompt, limits), self._prices[role])
-        hold = Reservation(role, prompt_tokens, most, self._prices[role], self)
-        self.check(hold)
-        self._held.append(hold)
-        failed: ModelError | None = None
-        try:
-            yield hold
-        except ModelError as error:
-            failed = error
-            raise
-        finally:
-            self._held.remove(hold)
-            if not isinstance(failed, CostLimit):
-                self.spent += hold.cost(failed)
-            self._cases.learn(role, hold.prompt_tokens, hold.usage)
-
-    def check(self, hold: Reservation, cause: ModelError | None = None) -> None:
-        """Raises CostLimit if the worst case exceeds what is left."""
-        left = self._most - self.spent - sum(each.most for each in self._held if each is not hold)
-        if hold.most <= left * (1 + 1e-9):
-            return
-        more = f"the next call of the {hold.role} model could cost {hold.most:.3g}"
-        raise CostLimit(f"{more}, and {max(0.0, left):.3g} of max_cost {self._most:.3g} is left") from cause
+    @property
+    def used(self) -> Amount:
+        prompt_tokens = self.prompt_tokens if self.usage.prompt_tokens is None else self.usage.prompt_tokens
+        price = cost(replace(self.usage, prompt_tokens=prompt_tokens), self.prices)
+        return Amount(prompt_tokens + (self.usage.completion_tokens or 0), price)
 
 
 def at_most(prompt_tokens: int, completion_tokens: int, prices: Prices) -> float:
@@ -174,8 +117,8 @@ class CoveredModel(ForwardingModel):
 
     def covered(
         self, prompt: Prompt, limits: Limits | None, more: str = ""
-    ) -> AbstractAsyncContextManager[RunningCall | Reservation]:
-        """The context of a call; `limits`: None if it decodes nothing, `more`: a text after the prompt."""
+    ) -> AbstractAsyncContextManager[RunningCall]:
+        """The context of a call; `limits` and `more` as in `WorstCase.call`."""
         raise NotImplementedError
 
     async def warm(self, prompt: Prompt) -> Usage:
@@ -196,6 +139,61 @@ class CoveredModel(ForwardingModel):
         """Does nothing: the model serves other requests, too."""
 
 
+# --- the cost of a request --------------------------------------------------------------------------------------------
+
+COSTLESS = (ModelBusy, ModelRefused, ModelUnreachable, Unsupported)
+"""Errors of calls that have computed nothing, and so cost nothing."""
+
+
+class CostBudget:
+    """The remaining cost budget of one request."""
+
+    def __init__(self, most: float, prices: Mapping[str, Prices]) -> None:
+        self._most, self._prices = most, prices
+        self.spent = 0.0
+        self._running: list[RunningCall] = []
+        self._cases = WorstCase()
+
+    def models(self, models: Mapping[str, Model]) -> Mapping[str, Model]:
+        """The models, each limited by this budget; one without a pool gets a pool of its own."""
+        pools = {role: model if isinstance(model, Pool) else pool_of(model) for role, model in models.items()}
+        return {role: CostLimitedModel(pool, role, self) for role, pool in pools.items()}
+
+    @contextmanager
+    def call(self, role: str, prompt: Prompt, limits: Limits | None, more: str = "") -> Iterator[RunningCall]:
+        """Reserve the worst-case cost of a call while it runs, then charge what it has used. Raises CostLimit.
+
+        `limits` and `more` as in `WorstCase.call`.
+        """
+        call = replace(self._cases.call(role, prompt, limits, more, self._prices[role]), budget=self)
+        self.check(call)
+        self._running.append(call)
+        failed: ModelError | None = None
+        try:
+            yield call
+        except ModelError as error:
+            failed = error
+            raise
+        finally:
+            self._running.remove(call)
+            if not isinstance(failed, CostLimit):
+                self.charge(call, failed)
+            self._cases.learn(call)
+
+    def charge(self, call: RunningCall, failed: ModelError | None) -> None:
+        """Charge what a call has used, unless it failed before it computed anything."""
+        if call.usage != Usage() or not isinstance(failed, COSTLESS):
+            self.spent += call.used.cost
+
+    def check(self, call: RunningCall, cause: ModelError | None = None) -> None:
+        """Raises CostLimit if the worst case exceeds what is left."""
+        left = self._most - self.spent - sum(each.most.cost for each in self._running if each is not call)
+        if call.most.cost <= left * (1 + 1e-9):
+            return
+        more = f"the next call of the {call.role} model could cost {call.most.cost:.3g}"
+        raise CostLimit(f"{more}, and {max(0.0, left):.3g} of max_cost {self._most:.3g} is left") from cause
+
+
 class CostLimitedModel(CoveredModel):
     """A model that makes no call whose worst case exceeds its budget (CostLimit), and never warms a prompt."""
 
@@ -208,9 +206,9 @@ class CostLimitedModel(CoveredModel):
         return replace(self.model.abilities, prefix_sessions=False)
 
     @asynccontextmanager
-    async def covered(self, prompt: Prompt, limits: Limits | None, more: str = "") -> AsyncIterator[Reservation]:
-        with self._budget.call(self._role, prompt, limits, more) as hold:
-            yield hold
+    async def covered(self, prompt: Prompt, limits: Limits | None, more: str = "") -> AsyncIterator[RunningCall]:
+        with self._budget.call(self._role, prompt, limits, more) as call:
+            yield call
 
     def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         return self._pool.stream(prompt, limits, self._budget.call(self._role, prompt, limits))
@@ -290,13 +288,6 @@ def passed_estimate(body: Json, prices: Prices | None) -> Amount:
     return Amount(read + written, at_most(read, written, prices or NO_PRICES))
 
 
-@dataclass
-class RunningCall:
-    """The usage of a call so far; a prompt that no server has counted is estimated."""
-
-    usage: Usage = field(default_factory=Usage)
-
-
 class LeasedModel(CoveredModel):
     """A model whose calls are covered by a lease. All methods that call it raise BudgetReached."""
 
@@ -306,17 +297,13 @@ class LeasedModel(CoveredModel):
 
     @asynccontextmanager
     async def covered(self, prompt: Prompt, limits: Limits | None, more: str = "") -> AsyncIterator[RunningCall]:
-        estimated, call = self._cases.prompt_tokens(self._role, prompt, more), RunningCall()
-        read, written = self._cases.tokens(estimated, prompt, limits)
-        async with self._lease.call(Amount(read + written, at_most(read, written, self._prices))) as used:
+        call = self._cases.call(self._role, prompt, limits, more, self._prices)
+        async with self._lease.call(call.most) as used:
             try:
                 yield call
             finally:
-                usage = call.usage
-                self._cases.learn(self._role, estimated, usage)
-                prompt_tokens = estimated if usage.prompt_tokens is None else usage.prompt_tokens
-                whole = replace(usage, prompt_tokens=prompt_tokens)
-                used.append(Amount(prompt_tokens + (usage.completion_tokens or 0), cost(whole, self._prices)))
+                self._cases.learn(call)
+                used.append(call.used)
 
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         async with self.covered(prompt, limits) as call, aclosing(self.model.stream(prompt, limits)) as events:

@@ -24,7 +24,7 @@ from cuecard.gateway.admission.limits import Lease
 from cuecard.gateway.metrics import GatewayMetrics
 from cuecard.gateway.pairs import RequestPlan, Service
 from cuecard.gateway.records import Accounting, written
-from cuecard.gateway.spending import leased
+from cuecard.gateway.spending import CostBudget, leased
 from cuecard.gateway.wire import chat
 from cuecard.gateway.wire.chat import ChatWriter, calls_of, text_of
 from cuecard.gateway.wire.messages import MessageWriter
@@ -89,7 +89,10 @@ class Exchange:
 
     def _models(self) -> Mapping[str, Model]:
         """The models, limited to what the request may cost and may reserve."""
-        return leased(self._service.models_for(self._plan), self._lease, self._service.prices)
+        models, prices = self._service.models, self._service.prices
+        if (most := self._plan.max_cost) is not None:
+            models = CostBudget(most, prices).models(models)
+        return leased(models, self._lease, prices)
 
     @contextmanager
     def _charged(self, calls: Sequence[Call], end: RequestEnd) -> Iterator[None]:

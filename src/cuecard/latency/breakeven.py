@@ -8,7 +8,6 @@ interval is from bootstrap draws of both fits.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -322,48 +321,22 @@ def _on_line(line: Line, at: float) -> float:
 
 def write(pairs: Sequence[PairBreakEven], path: Path) -> None:
     """Write as JSON, with `never` for infinity. Raises CannotStore."""
-    disk.save(path, {"version": VERSION, "label": LatencyKind.ESTIMATED, "pairs": [_finite(asdict(p)) for p in pairs]})
+    rows = [_replaced(asdict(pair), math.inf, "never") for pair in pairs]
+    disk.save(path, {"version": VERSION, "label": LatencyKind.ESTIMATED, "pairs": rows})
 
 
 def read(path: Path) -> list[PairBreakEven]:
     """Read a file of `write`. Raises BadInput."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data["version"] != VERSION:
-            raise BadInput(f"{path} is of version {data['version']}, this cuecard reads {VERSION}", "make it again")
-        return [_pair(each) for each in data["pairs"]]
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{path} holds no break-even points: {error}", "`cuecard breakeven` writes them") from error
+
+    def pairs(data: Mapping[str, Any]) -> list[PairBreakEven]:
+        return [disk.built(PairBreakEven, each) for each in _replaced(data["pairs"], "never", math.inf)]
+
+    return disk.load(path, VERSION, "a file of break-even points", "`cuecard breakeven` writes them", pairs)
 
 
-def _pair(data: Mapping[str, Any]) -> PairBreakEven:
-    return PairBreakEven(
-        **{
-            **data,
-            "workload": RequestSize(**data["workload"]),
-            "alone": tuple(Alone(**_row(each)) for each in data["alone"]),
-            "together": tuple(Together(**_row(each)) for each in data["together"]),
-            "spent": tuple(MeanTime(**_row(each)) for each in data["spent"]),
-            "extrapolated": tuple(data["extrapolated"]),
-        }
-    )
-
-
-def _row(data: Mapping[str, Any]) -> dict[str, Any]:
-    row = dict(data)
-    if "schedule" in row:
-        row["schedule"] = Schedule(row["schedule"])
-    if "crossing" in row:
-        ends = {name: math.inf if value == "never" else value for name, value in row["crossing"].items()}
-        row["crossing"] = Crossing(**ends)
-    return row
-
-
-def _finite(data: Any) -> Any:
+def _replaced(data: Any, old: Any, new: Any) -> Any:
     if isinstance(data, dict):
-        return {name: _finite(value) for name, value in data.items()}
+        return {name: _replaced(value, old, new) for name, value in data.items()}
     if isinstance(data, list | tuple):
-        return [_finite(value) for value in data]
-    return "never" if data == math.inf else data
+        return [_replaced(value, old, new) for value in data]
+    return new if data == old else data

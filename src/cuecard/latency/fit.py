@@ -11,8 +11,8 @@ the weight of outliers. Intervals are from bootstrap draws of whole points, erro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -57,39 +57,6 @@ SHAPES: Mapping[str, Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 """By source and component: the parts of a reading that it covers, and its coefficients."""
 
 
-@dataclass(frozen=True)
-class FitRow:
-    """A reading as the fit uses it. `visual`: visual tokens computed, `steps`: tokens after the first."""
-
-    point: tuple[Any, ...]
-    visual: int
-    computed: int
-    cached: int
-    context: int
-    steps: int
-    parts_s: Mapping[str, float]
-
-    @property
-    def before(self) -> float:
-        """Context tokens summed over all steps."""
-        return self.steps * (self.context + (self.steps + 1) / 2)
-
-
-_AMOUNTS: Mapping[str, Callable[[FitRow], float]] = {
-    "fixed_s": lambda row: 1.0,
-    "prefill_s_per_token": lambda row: row.computed,
-    "prefill_s_per_pair": lambda row: pairs_of(row.computed, row.cached),
-    "decode_s_per_token": lambda row: row.steps,
-    "decode_s_per_context_token": lambda row: row.before,
-    "decode_start_s": lambda row: float(row.steps > 0),
-    "decode_start_s_per_context_token": lambda row: float(row.steps > 0) * (row.context + 1),
-    "vision_fixed_s": lambda row: float(row.visual > 0),
-    "vision_s_per_token": lambda row: row.visual,
-    "vision_s_per_pair": lambda row: row.visual**2,
-}
-"""Multiplicity of each coefficient in a reading."""
-
-
 def fits(path: Path, draws: int = DRAWS, seed: int = 0) -> list[Fit]:
     """A fit for every model and setting of a profile, in the order of its models. Raises BadInput."""
     data = readings.about(path)
@@ -105,8 +72,9 @@ def fits(path: Path, draws: int = DRAWS, seed: int = 0) -> list[Fit]:
 
 def fit(group: Sequence[Reading], measured: Mapping[str, Any], draws: int = DRAWS, seed: int = 0) -> Fit:
     """Fit the readings of one model in one setting. Raises BadInput if they cannot separate prefill from decoding."""
-    first, rows = group[0], [row for reading in group if (row := _row(reading)) is not None]
-    if len({row.steps for row in rows}) < 2:
+    first = group[0]
+    rows = [(reading, amounts) for reading in group if (amounts := _amounts(reading.seen)) is not None]
+    if len({amounts["decode_s_per_token"] for _, amounts in rows}) < 2:
         raise BadInput(
             f"the readings of {first.model} have one output length: decoding cannot be separated",
             "profile at least two, for instance --output-tokens 1,8,32",
@@ -115,7 +83,10 @@ def fit(group: Sequence[Reading], measured: Mapping[str, Any], draws: int = DRAW
     sizes = [p.image_px**2 / p.visual_tokens for p in seen if p.image_px and p.visual_tokens]
     spans = ((name, [v for p in seen if (v := getattr(p, name)) is not None]) for name in _RANGES)
     designs = {name: Design.of(rows, *shape) for name, shape in SHAPES[first.source].items()}
-    groups = [[place for place, row in enumerate(rows) if row.point == point] for point in {r.point: 0 for r in rows}]
+    places: dict[Point, list[int]] = {}
+    for place, (reading, _) in enumerate(rows):
+        places.setdefault(reading.point, []).append(place)
+    groups = list(places.values())
     return Fit(
         model=first.model,
         source=first.source,
@@ -144,21 +115,25 @@ def _images(seen: Sequence[Point]) -> list[tuple[int, int]]:
     return sorted(least.items())
 
 
-def _row(reading: Reading) -> FitRow | None:
-    """The reading for the fit; None if tokens were not observed."""
-    seen = reading.seen
+def _amounts(seen: Point) -> dict[str, float] | None:
+    """How often each coefficient counts in a reading of this point; None if tokens were not observed."""
     if seen.prompt_tokens is None or not seen.output_tokens:
         return None
-    cached, visual = seen.cached_tokens or 0, seen.visual_tokens or 0
-    return FitRow(
-        point=tuple(asdict(reading.point).values()),
-        visual=visual if cached < visual or not cached else 0,
-        computed=seen.prompt_tokens - cached,
-        cached=cached,
-        context=seen.context_tokens or seen.prompt_tokens,
-        steps=seen.output_tokens - 1,
-        parts_s=reading.parts_s,
-    )
+    cached, steps = seen.cached_tokens or 0, seen.output_tokens - 1
+    context, computed = seen.context_tokens or seen.prompt_tokens, seen.prompt_tokens - cached
+    visual = 0 if 0 < (seen.visual_tokens or 0) <= cached else seen.visual_tokens or 0  # cached images are not encoded
+    return {
+        "fixed_s": 1.0,
+        "prefill_s_per_token": computed,
+        "prefill_s_per_pair": pairs_of(computed, cached),
+        "decode_s_per_token": steps,
+        "decode_s_per_context_token": steps * (context + (steps + 1) / 2),
+        "decode_start_s": float(steps > 0),
+        "decode_start_s_per_context_token": float(steps > 0) * (context + 1),
+        "vision_fixed_s": float(visual > 0),
+        "vision_s_per_token": visual,
+        "vision_s_per_pair": visual**2,
+    }
 
 
 @dataclass(frozen=True)
@@ -173,10 +148,12 @@ class Design:
     """Maximum number of coefficients: three if points are few, to avoid fitting their noise."""
 
     @classmethod
-    def of(cls, rows: Sequence[FitRow], parts: Sequence[str], coefficients: tuple[str, ...]) -> Design:
-        amounts = np.array([[_AMOUNTS[name](row) for name in coefficients] for row in rows], float)
-        seconds = np.array([sum(row.parts_s.get(part, 0.0) for part in parts) for row in rows])
-        totals = np.array([sum(row.parts_s.values()) for row in rows])
+    def of(
+        cls, rows: Sequence[tuple[Reading, Mapping[str, float]]], parts: Sequence[str], coefficients: tuple[str, ...]
+    ) -> Design:
+        amounts = np.array([[row[name] for name in coefficients] for _, row in rows], float)
+        seconds = np.array([sum(reading.parts_s.get(part, 0.0) for part in parts) for reading, _ in rows])
+        totals = np.array([sum(reading.parts_s.values()) for reading, _ in rows])
         # a negligible part of a request needs no exact fit
         scale = np.maximum(np.maximum(seconds, 0.01 * totals), 1e-9)
         most = len(coefficients) if len(np.unique(amounts, axis=0)) >= WIDE else 3

@@ -5,7 +5,6 @@ Stored as JSON, one file per model and setting, in `fits/` beside the readings.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -134,19 +133,12 @@ def write(fits: Sequence[Fit], folder: Path) -> list[Path]:
 
 def read(path: Path) -> Fit:
     """Read one fit from its file. Raises BadInput."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        version = data.pop("version")
-        if version != VERSION:
-            raise BadInput(f"{path} is a fit of version {version}, this cuecard reads {VERSION}", "fit it again")
-        held_out = {name: HeldOut(**each) for name, each in data["held_out"].items()}
-        ranges = {name: (low, high) for name, (low, high) in data["ranges"].items()}
-        made = {"held_out": held_out, "ranges": ranges, "images": [(one, other) for one, other in data["images"]]}
-        return Fit(**{each.name: data[each.name] for each in fields(Fit)} | made)
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInput(f"{path} is no fit: {error}", "`cuecard fit` writes them") from error
+
+    def fit(data: Mapping[str, Any]) -> Fit:
+        made: Fit = disk.built(Fit, {each.name: data[each.name] for each in fields(Fit)})
+        return made
+
+    return disk.load(path, VERSION, "a fit", "`cuecard fit` writes them", fit)
 
 
 def read_all(path: Path) -> list[Fit]:

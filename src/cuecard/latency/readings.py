@@ -182,18 +182,11 @@ def is_profile(path: Path) -> bool:
 
 
 def about(path: Path) -> dict[str, Any]:
-    """The content of `profile.json`. Raises BadInput."""
-    try:
-        data = json.loads((path / ABOUT).read_text(encoding="utf-8"))
-        version, _ = data["version"], data["config"]
-    except FileNotFoundError:
-        raise BadInput(f"{path} is not the directory of a profile", f"it has no {ABOUT}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{path / ABOUT} cannot be read: {error}", "start in another directory") from error
-    if version != VERSION:
-        raise BadInput(f"{path} is a profile of version {version}, this cuecard reads {VERSION}", "use the other one")
-    found: dict[str, Any] = data
-    return found
+    """The content of `profile.json`, without its version. Raises BadInput."""
+    if not is_profile(path):
+        raise BadInput(f"{path} is not the directory of a profile", f"it has no {ABOUT}")
+    hint = "start in another directory"
+    return disk.load(path / ABOUT, VERSION, "a profile's file", hint, lambda data: {**data, "config": data["config"]})
 
 
 def read(path: Path) -> Iterator[Reading]:

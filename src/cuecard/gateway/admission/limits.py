@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import logging
 import math
+import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cuecard.disk import CannotStore, save
+from cuecard.disk import CannotStore, load, save
 from cuecard.domain.errors import BadInput, BudgetUsed, RateLimited, Unauthorised
 from cuecard.gateway.tables import Budget, Key, digest
 
@@ -177,106 +177,16 @@ def per_minute(key: Key) -> dict[str, int]:
     return {what: most for what, most in limits.items() if most is not None}
 
 
-# --- budgets, kept in a file ------------------------------------------------------------------------------------------
+# --- counted in this process ------------------------------------------------------------------------------------------
 
 VERSION = 1
 HINT = "put it back, or move it away: then all budgets begin again"
+KEEP_S = 1.0
+"""Seconds between two writes of the keys' usage."""
 log = logging.getLogger("cuecard.gateway")
 
 Used = dict[tuple[str, Budget], tuple[str, float]]
 """(Hash of a key, budget) -> (period, usage in it)."""
-
-
-class BudgetLedger:
-    """The budget usage of keys, by their hashes. `keep` writes it to a file atomically."""
-
-    def __init__(self, path: Path | None = None, now: Callable[[], float] = time.time) -> None:
-        """Raises BadInput, as `keep_in`."""
-        self.now, self.path = now, path
-        self._used: Used = {}
-        self._is_dirty = self._is_failing = False
-        if path is not None:
-            self.keep_in(path)
-
-    def keep_in(self, path: Path) -> None:
-        """Load the usage from the file, and keep it there from now on.
-
-        Raises BadInput when the file cannot be read or written, or holds something else.
-        """
-        there, since = _read(path), self._used
-        try:
-            save(path, _as_object(there, self.now()))
-        except CannotStore as error:
-            raise BadInput(error.message, "give another path for state under [server]") from error
-        self._used, self.path = there, path
-        for (sha256, budget), (period, amount) in since.items():
-            self._add(sha256, budget, amount if period == budget.period(self.now()) else 0.0)
-
-    def used(self, sha256: str, budget: Budget) -> float:
-        """Usage of the budget in the current period."""
-        period, amount = self._used.get((sha256, budget), ("", 0.0))
-        return amount if period == budget.period(self.now()) else 0.0
-
-    def add(self, sha256: str, tokens: int, cost: float) -> None:
-        """Add the usage of a request that has ended, to all budgets, so that a budget added later includes it."""
-        for budget in Budget:
-            self._add(sha256, budget, cost if budget.is_cost else tokens)
-
-    def _add(self, sha256: str, budget: Budget, amount: float) -> None:
-        used = self.used(sha256, budget) + amount
-        self._used[sha256, budget] = budget.period(self.now()), used
-        self._is_dirty = True
-
-    async def keep(self) -> None:
-        """Write changes to the file, in a thread. A failed write is retried at the next call."""
-        if self.path is None or not self._is_dirty:
-            return
-        self._is_dirty = False
-        try:
-            await asyncio.to_thread(save, self.path, _as_object(self._used, self.now()))
-        except CannotStore as error:
-            self._is_dirty = True
-            if not self._is_failing:
-                log.warning("what keys have used is not kept: %s", error.message)
-            self._is_failing = True
-        else:
-            if self._is_failing:
-                log.warning("what keys have used is kept again")
-            self._is_failing = False
-
-
-def _as_object(used: Used, now: float) -> dict[str, Any]:
-    """The usage in current periods, as plain data; earlier usage no longer counts."""
-    there: dict[str, dict[str, tuple[str, float]]] = {}
-    for (sha256, budget), (period, amount) in used.items():
-        if period == budget.period(now):
-            there.setdefault(sha256, {})[budget] = period, amount
-    return {"version": VERSION, "used": there}
-
-
-def _read(path: Path) -> Used:
-    """The usage in the file, {} without a file. Raises BadInput if it is unreadable: {} would reset all budgets."""
-    try:
-        if not path.exists():
-            return {}
-        stored = json.loads(path.read_bytes())
-        if stored["version"] != VERSION:
-            raise ValueError(f"it is of version {stored['version']!r}, not {VERSION}")
-        return {
-            (str(sha256), Budget(name)): (str(period), float(amount))
-            for sha256, own in stored["used"].items()
-            for name, (period, amount) in own.items()
-        }
-    except OSError as error:
-        raise BadInput(f"cannot read {path}, what keys have used: {error.strerror}", HINT) from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BadInput(f"{path} does not hold what keys have used: {type(error).__name__}: {error}", HINT) from error
-
-
-# --- counted in this process ------------------------------------------------------------------------------------------
-
-KEEP_S = 1.0
-"""Seconds between two writes of the keys' usage."""
 
 
 class Bucket:
@@ -302,18 +212,30 @@ class Bucket:
 
 
 class LocalState(LimitState):
-    """Counts in this process. Requests that run at the same time may together overspend a budget."""
+    """Counts in this process, and keeps the use of budgets in a file.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, ledger: BudgetLedger | None = None) -> None:
-        """`clock`: monotonic, for limits per minute; the ledger has its own wall clock."""
-        self._clock, self._ledger = clock, ledger or BudgetLedger()
-        self.now = self._ledger.now
+    Requests that run at the same time may together overspend a budget.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        path: Path | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`clock`: monotonic, for limits per minute; `now`: the wall clock. Raises BadInput, as `keep_in`."""
+        self._clock, self.now = clock, now
+        self._path: Path | None = None
+        self._used: Used = {}
+        self._is_dirty = self._is_failing = False
         self._buckets: dict[tuple[str, str], Bucket] = {}
         """By key and what they limit."""
+        if path is not None:
+            self.keep_in(path)
 
     async def enter(self, key: Key) -> None:
         for budget in key.budgets:
-            if self._ledger.used(key.sha256, budget) >= key.budgets[budget]:
+            if self._use(key.sha256, budget) >= key.budgets[budget]:
                 raise budget_used(key, budget, self.now())
         buckets = self._buckets_of(key)
         for what, bucket in buckets.items():
@@ -330,23 +252,55 @@ class LocalState(LimitState):
         if (bucket := self._buckets_of(key).get("tokens")) is not None:
             bucket.take(used.tokens)
         if key.sha256:
-            self._ledger.add(key.sha256, round(used.tokens), used.cost)
+            for budget in Budget:  # all of them, so that a budget that is added later includes it
+                self._add(key.sha256, budget, used.cost if budget.is_cost else round(used.tokens))
 
     def allowances(self, key: Key) -> dict[str, Allowance]:
         buckets = self._buckets_of(key)
         return {what: Allowance(each.most, each.left, each.wait_s(each.most)) for what, each in buckets.items()}
 
     def keep_in(self, path: Path) -> None:
-        if self._ledger.path is None:
-            self._ledger.keep_in(path)
+        """As `LimitState.keep_in`. Raises BadInput if the file cannot be read or written, or holds something else."""
+        if self._path is not None:
+            return
+        there, since = _read(path), self._used
+        try:
+            save(path, _as_object(there, self.now()))
+        except CannotStore as error:
+            raise BadInput(error.message, "give another path for state under [server]") from error
+        self._used, self._path = there, path
+        for (sha256, budget), (period, amount) in since.items():
+            self._add(sha256, budget, amount if period == budget.period(self.now()) else 0.0)
 
     async def run(self) -> None:
         while True:
             await asyncio.sleep(KEEP_S)
-            await self._ledger.keep()
+            await self.aclose()
 
     async def aclose(self) -> None:
-        await self._ledger.keep()
+        """Write changes to the file, in a thread. A failed write is retried at the next call."""
+        if self._path is None or not self._is_dirty:
+            return
+        self._is_dirty = False
+        try:
+            await asyncio.to_thread(save, self._path, _as_object(self._used, self.now()))
+        except CannotStore as error:
+            if not self._is_failing:
+                log.warning("what keys have used is not kept: %s", error.message)
+            self._is_dirty = self._is_failing = True
+        else:
+            if self._is_failing:
+                log.warning("what keys have used is kept again")
+            self._is_failing = False
+
+    def _use(self, sha256: str, budget: Budget) -> float:
+        """Usage of the budget in the current period."""
+        period, amount = self._used.get((sha256, budget), ("", 0.0))
+        return amount if period == budget.period(self.now()) else 0.0
+
+    def _add(self, sha256: str, budget: Budget, amount: float) -> None:
+        self._used[sha256, budget] = budget.period(self.now()), self._use(sha256, budget) + amount
+        self._is_dirty = True
 
     def _buckets_of(self, key: Key) -> Mapping[str, Bucket]:
         """The key's buckets; a limit that has changed begins again, the others keep what is left."""
@@ -357,6 +311,28 @@ class LocalState(LimitState):
                 bucket = self._buckets[key.sha256, what] = Bucket(most, self._clock)
             buckets[what] = bucket
         return buckets
+
+
+def _as_object(used: Used, now: float) -> dict[str, Any]:
+    """The usage in current periods, as plain data; earlier usage no longer counts."""
+    there: dict[str, dict[str, tuple[str, float]]] = {}
+    for (sha256, budget), (period, amount) in used.items():
+        if period == budget.period(now):
+            there.setdefault(sha256, {})[budget] = period, amount
+    return {"version": VERSION, "used": there}
+
+
+def _read(path: Path) -> Used:
+    """The usage in the file, {} without a file. Raises BadInput if it is unreadable: {} would reset all budgets."""
+
+    def used(stored: Mapping[str, Any]) -> Used:
+        return {
+            (str(sha256), Budget(name)): (str(period), float(amount))
+            for sha256, own in stored["used"].items()
+            for name, (period, amount) in own.items()
+        }
+
+    return load(path, VERSION, "what keys have used", HINT, used) if os.path.exists(path) else {}
 
 
 # --- clients ----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -19,7 +20,7 @@ from cuecard.domain.errors import BadInput, RateLimited, TooLarge, TooSlow, Wron
 from cuecard.domain.question import Image
 from cuecard.gateway.admission.connections import BODY_S, ClientGone
 from cuecard.gateway.config import ImageSettings
-from cuecard.gateway.wire.parameters import Json, reading
+from cuecard.gateway.wire.parameters import reading
 from cuecard.gateway.wire.request import Fetch, ParsedRequest
 from cuecard.models.images import decoding, images
 from cuecard.models.images.decoding import Header, Refused, Size
@@ -38,21 +39,7 @@ MOST_DIGITS, MOST_DEPTH, MOST_VALUES = 300, 100, 1_000_000
 Parse = Callable[[object, Fetch], ParsedRequest]
 
 
-@dataclass(frozen=True)
-class RequestBody:
-    """A request's JSON."""
-
-    value: object
-    may_have_images: bool
-
-    @property
-    def object(self) -> Json:
-        """The JSON of a request that was parsed, which is an object."""
-        assert isinstance(self.value, dict)
-        return self.value
-
-
-async def json_of(request: Request, most_bytes: int) -> RequestBody:
+async def json_of(request: Request, most_bytes: int) -> Any:
     """The body of a request. Raises BadInput, TooLarge, TooSlow, WrongForm."""
     coding = request.headers.get("content-encoding", "")
     if coding.strip().lower() not in ("", "identity"):
@@ -60,17 +47,16 @@ async def json_of(request: Request, most_bytes: int) -> RequestBody:
     data = await _body(request, most_bytes)
     if sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:  # parsed values take far more memory than their bytes
         raise BadInput(f"the body has more than {MOST_VALUES} values, or as many commas", "send less")
-    escaped = b"\\u" in data
     try:
         value = json.loads(_text(data), parse_constant=_finite, parse_float=_finite, parse_int=_whole)
-        if escaped:  # half a surrogate pair, which UTF-8 cannot encode
+        if b"\\u" in data:  # half a surrogate pair, which UTF-8 cannot encode
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         why = "half a character" if isinstance(error, UnicodeEncodeError) else error
         raise BadInput(f"the body is not JSON: {why}", "send JSON in UTF-8") from error
     if not is_shallow(value, MOST_DEPTH):
         raise BadInput(f"the body is nested more than {MOST_DEPTH} deep", "send less")
-    return RequestBody(value, b"image" in data or escaped)  # the word "image" could be escaped
+    return value
 
 
 def _text(data: bytes) -> str:
@@ -98,7 +84,7 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-async def understood(body: RequestBody, parse: Parse, loader: ImageLoader, most_text: int) -> ParsedRequest:
+async def understood(body: object, parse: Parse, loader: ImageLoader, most_text: int) -> ParsedRequest:
     """Parse a request with its images; its schema must be valid, and its text at most `most_text` characters long.
 
     It is parsed twice if it has images: for their URLs, and again with the fetched images. Raises BadInput.
@@ -112,20 +98,16 @@ async def understood(body: RequestBody, parse: Parse, loader: ImageLoader, most_
             raise TooLarge(f"there are more than {loader.most} images", hint)
         return Image(b"")
 
-    parsed = parse(body.value, noted if body.may_have_images else _no_image)
+    parsed = parse(body, noted)
     if (given := parsed.question.characters) > most_text:
         more = f"{given} characters of text are more than the {most_text} that are taken"
         raise BadInput(more, "send less, or raise server.most_text in cuecard.toml")
     if wanted:
-        parsed = parse(body.value, (await loader.images(list(dict.fromkeys(wanted)))).__getitem__)
+        parsed = parse(body, (await loader.images(list(dict.fromkeys(wanted)))).__getitem__)
     if parsed.question.schema is not None:
         with reading("response_format" if parsed.tools is None else "tools"):
             await schemas.check(parsed.question.schema)
     return parsed
-
-
-def _no_image(url: str) -> Image:
-    raise AssertionError("a request with an image has the word in it")
 
 
 async def _body(request: Request, most_bytes: int) -> bytes:
