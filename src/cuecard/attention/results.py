@@ -197,8 +197,8 @@ def findings(path: Path) -> Findings:
         about["config"],
         len(stored),
         conditions,
-        _compared(stored, SMALL_OWN, LARGE_CARD, _same),
-        _compared(stored, SMALL_OWN, LARGE_OWN, _other),
+        _compared(stored, SMALL_OWN, LARGE_CARD, lambda one, own, other, cut, _: same_text(onto(own, one, cut), other)),
+        _compared(stored, SMALL_OWN, LARGE_OWN, other_text),
         _alike(_both(stored, SMALL_OWN, LARGE_OWN)),
     )
 
@@ -313,14 +313,17 @@ def _bounded(of: _Values, place: int) -> Bounded:
 
 
 def _compared(
-    stored: Sequence[Record], one: str, other: str, compare: Callable[[Record, str, str, int, int], Array]
+    stored: Sequence[Record],
+    one: str,
+    other: str,
+    compare: Callable[[Array, Sequence[str], Array, Sequence[str], int], Array],
 ) -> Band | None:
     """(sets, FIGURES), mean over questions with both conditions; None without such questions."""
     both = _both(stored, one, other)
     if not both:
         return None
     values = [
-        [compare(record, one, other, queries, place) for queries in range(len(QUERIES))]
+        [compare(*_keys(record, one, sort), *_keys(record, other, sort), place) for sort in range(len(QUERIES))]
         for place, record in enumerate(both)
     ]
     return band(np.array(values), [record.meta["cluster"] for record in both])
@@ -338,16 +341,6 @@ def _alike(both: Sequence[Record]) -> float | None:
 
 def _keys(record: Record, condition: str, queries: int) -> tuple[Array, Sequence[str]]:
     return record.array(condition, "keys_mean")[queries], record.conditions[condition]["pieces"]
-
-
-def _same(record: Record, one: str, other: str, queries: int, _: int) -> Array:
-    (ones, pieces), (others, cut) = _keys(record, one, queries), _keys(record, other, queries)
-    return same_text(onto(pieces, ones, cut), others)
-
-
-def _other(record: Record, one: str, other: str, queries: int, seed: int) -> Array:
-    (ones, pieces), (others, cut) = _keys(record, one, queries), _keys(record, other, queries)
-    return other_text(ones, pieces, others, cut, seed)
 
 
 def key_tokens(mass: Array) -> Array:

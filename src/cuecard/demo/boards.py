@@ -177,11 +177,6 @@ def jumps_of(task: str) -> int:
     return int(task.removeprefix("jump-")) if task.startswith("jump-") else 0
 
 
-def is_straight(cells: Sequence[Cell], start: int, jumps: int) -> bool:
-    """Whether the jumps visit no cell twice."""
-    return len(set(path(cells, start, jumps))) > jumps
-
-
 def make_task(rng: Random, cells: Sequence[Cell], task: str, wander: bool = False) -> BoardTask:
     """A random question of this task. Unless `wander`, jumps reach a new cell each time, so that guesses differ."""
     if task == "compare":
@@ -195,7 +190,7 @@ def make_task(rng: Random, cells: Sequence[Cell], task: str, wander: bool = Fals
         return BoardTask(task, task, AnswerKind.NUMBER, (rng.randrange(SIDE),))
     start, jumps = rng.randrange(CELLS), jumps_of(task)
     for _ in range(1000):
-        if wander or is_straight(cells, start, jumps):
+        if wander or len(set(path(cells, start, jumps))) > jumps:
             break
         start = rng.randrange(CELLS)
     about, kind = rng.choice(WANTED)

@@ -17,15 +17,15 @@ from random import Random
 from cuecard.demo import EXTRA
 from cuecard.domain.errors import required
 from cuecard.domain.question import AnswerKind, Image, Question
-from cuecard.evals.item import Aggregate, Item, Task
-from cuecard.evals.tasks.registry import Opener, Options, one_of, register, whole_number
+from cuecard.evals.item import Aggregate, Item
+from cuecard.evals.tasks.registry import Opener, one_of, register, whole_number
 
 SHAPES = ("circle", "rectangle", "triangle")
 SHAPE_COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 SHAPE_PIXELS = 64
 """On each side of an image of easy-VQA."""
 BOARDS = 1000
-LOOKS = ("plain", "changed")
+LOOKS, HELD_OUT = ("plain", "changed"), ("test", "validation")
 _TASKS = ("look-up", "compare", "count", "sum", *(f"jump-{n}" for n in (1, 2, 3, 4, 5)))
 MIXES: dict[str, dict[str, int] | None] = {
     "examined": None,
@@ -190,7 +190,14 @@ def offer() -> None:
     register(
         "boards",
         Opener(
-            _boards,
+            lambda spec, options: BoardsTask(
+                spec,
+                whole_number(options, "seed", 0),
+                whole_number(options, "count", BOARDS, least=1),
+                one_of(options, "split", HELD_OUT) or "test",
+                one_of(options, "mix", MIXES) or "examined",
+                one_of(options, "look", LOOKS) or "plain",
+            ),
             "boards of handwritten digits, made from a seed",
             "number, short_text, yes_no, choice",
             "exact",
@@ -206,7 +213,12 @@ def offer() -> None:
     register(
         "easy-vqa",
         Opener(
-            _easy_vqa,
+            lambda spec, options: EasyVqaTask(
+                spec,
+                one_of(options, "split", HELD_OUT) or "test",
+                whole_number(options, "count", 0),
+                whole_number(options, "seed", 0),
+            ),
             "one coloured shape an image",
             "yes_no, short_text",
             "exact",
@@ -217,19 +229,3 @@ def offer() -> None:
             },
         ),
     )
-
-
-def _boards(spec: str, options: Options) -> Task:
-    return BoardsTask(
-        spec,
-        whole_number(options, "seed", 0),
-        whole_number(options, "count", BOARDS, least=1),
-        one_of(options, "split", ("test", "validation")) or "test",
-        one_of(options, "mix", MIXES) or "examined",
-        one_of(options, "look", LOOKS) or "plain",
-    )
-
-
-def _easy_vqa(spec: str, options: Options) -> Task:
-    split = one_of(options, "split", ("test", "validation")) or "test"
-    return EasyVqaTask(spec, split, whole_number(options, "count", 0), whole_number(options, "seed", 0))

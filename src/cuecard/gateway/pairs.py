@@ -32,7 +32,7 @@ PARAMS = {
     **{name: name for name in ("temperature", "top_p", "seed")},
 }
 """Setting -> the request parameter that sets it; the `cuecard` object has the other settings."""
-FROM_TABLE = (*("aliases", "strategy", "free_form", "pass_to", "prices", "efforts", "max_cost", "unknown_parameters"),)
+FROM_TABLE = ("aliases", "strategy", "free_form", "pass_to", "prices", "efforts", "max_cost", "unknown_parameters")
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,9 @@ class Service:
     @property
     def served(self) -> list[Model]:
         """Every model; of a pool, the models of its replicas."""
-        pools = [model.replicas if isinstance(model, Pool) else [] for model in self.models.values()]
+        pooled = [model.replicas for model in self.models.values() if isinstance(model, Pool)]
         alone = [model for model in self.models.values() if not isinstance(model, Pool)]
-        return [*alone, *(replica.model for replicas in pools for replica in replicas)]
+        return [*alone, *(replica.model for replicas in pooled for replica in replicas)]
 
     def role_of(self, name: str) -> str | None:
         """The role of a model by its own name; None for a name of the pair, or an unknown one."""
@@ -144,7 +144,10 @@ class Service:
             settings["deadline_s"] = min(most_s, settings["deadline_s"])
         wanted, max_cost = settings.pop("strategy", None), self.limited(settings.pop("max_cost", None))
         if (effort := settings.pop("effort", None)) is not None:
-            settings.setdefault("budget", self._budget(effort))
+            if effort not in self.efforts:
+                hint = f"there are: none, {', '.join(self.efforts)}"
+                raise BadInput(f"unknown reasoning_effort {effort!r}", hint, param="reasoning_effort")
+            settings.setdefault("budget", self.efforts[effort])
         if parsed.model in self.virtual or parsed.model in self.aliases:
             named, schedule = self.virtual.get(parsed.model, (None, None))
             is_free = parsed.question.kind is AnswerKind.FREE_TEXT
@@ -160,7 +163,12 @@ class Service:
         policy = self._policy(settings)
         with reading("cuecard.accept"):
             policy.accept_of(self.models)
-        policy, ignored = self._with_parameters(policy, parsed, strategy)
+        large_honours = "large" in self.models and "logit_bias" in self.models["large"].abilities.honours
+        honoured = {name for model in self.models.values() for name in model.abilities.honours}
+        if strategy.endswith(":small") or strategy == "vote" or not large_honours:
+            honoured.discard("logit_bias")
+        extras, ignored = settled(parsed.parameters, Unknown(self.unknown_parameters), honoured)
+        policy = replace(policy, limits=replace(policy.limits, extras=extras))
         return RequestPlan(strategy, policy, max_cost, ignored)
 
     def _policy(self, settings: Mapping[str, Any]) -> Policy:
@@ -175,13 +183,6 @@ class Service:
                     break
             raise
 
-    def _budget(self, effort: str) -> int:
-        """The reasoning tokens of an effort. Raises BadInput."""
-        if effort not in self.efforts:
-            hint = f"there are: none, {', '.join(self.efforts)}"
-            raise BadInput(f"unknown reasoning_effort {effort!r}", hint, param="reasoning_effort")
-        return self.efforts[effort]
-
     def limited(self, wanted: float | None) -> float | None:
         """The most that a request may cost: the lower of the pair's limit and its own. Raises BadInput."""
         limits = [limit for limit in (self.max_cost, wanted) if limit is not None]
@@ -190,15 +191,6 @@ class Service:
             hint = "leave it out, or write prices = { prompt = …, completion = … } under each model in cuecard.toml"
             raise BadInput(message, hint, param="cuecard.max_cost")
         return min(limits, default=None)
-
-    def _with_parameters(self, policy: Policy, parsed: ParsedRequest, strategy: str) -> tuple[Policy, tuple[str, ...]]:
-        """The policy with the request's parameters, and the names of parameters that have no effect."""
-        large_honours = "large" in self.models and "logit_bias" in self.models["large"].abilities.honours
-        honoured = {name for model in self.models.values() for name in model.abilities.honours}
-        if strategy.endswith(":small") or strategy == "vote" or not large_honours:
-            honoured.discard("logit_bias")
-        extras, ignored = settled(parsed.parameters, Unknown(self.unknown_parameters), honoured)
-        return replace(policy, limits=replace(policy.limits, extras=extras)), ignored
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -338,13 +330,14 @@ class Pairs:
 
     def _over(self) -> None:
         """Close unused models: the last request of a retired pair has ended."""
-        sweep = asyncio.create_task(self._swept())
+
+        async def swept() -> None:
+            async with self._changing:
+                await self._sweep()
+
+        sweep = asyncio.create_task(swept())
         self._sweeps.add(sweep)
         sweep.add_done_callback(self._sweeps.discard)
-
-    async def _swept(self) -> None:
-        async with self._changing:
-            await self._sweep()
 
     async def _sweep(self) -> None:
         """Close the models that no pair and no request uses."""

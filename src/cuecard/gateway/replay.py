@@ -165,14 +165,17 @@ def _entry(record: Mapping[str, Any], folder: Path) -> JournalEntry:
 class JournalModel(ReplayedModel):
     """A model that replays the journal's calls about one question, and makes the others with the live model."""
 
-    def __init__(
-        self, role: str, name: str, calls: Sequence[Mapping[str, Any]], cards: Sequence[str], live: Model | None
-    ) -> None:
-        """`cards`: the reasonings of the request, which its readers have read."""
+    def __init__(self, role: str, entry: JournalEntry, live: Model | None) -> None:
+        """The recorded calls count unless another model has taken the role."""
+        name = live.name if live else next((call["model"] for call in entry.calls if call["role"] == role), role)
         able = live.abilities if live else Abilities(True, True, False, False, tuple(CardFormat), TAGS)
         # the recorded times include what warm prompts have saved; no journal holds weights of cards
         super().__init__(name, replace(able, prefix_sessions=False, weighing=False))
-        self._role, self._calls, self._cards, self._live = role, calls, cards, live
+        self._role, self._live = role, live
+        self._calls = [call for call in entry.calls if call["role"] == role and call["model"] == name]
+        reasoned = (call["reasoning"] for call in entry.calls if call["mode"] == Mode.REASON)
+        self._cards = [reasoning.strip() for reasoning in reasoned if reasoning]
+        """The reasonings of the request, which its readers have read."""
         self.asked = 0
         self.missing: list[str] = []
 
@@ -232,47 +235,37 @@ def _events(call: Mapping[str, Any]) -> Iterator[tuple[float, Event]]:
 async def again(entry: JournalEntry, strategy: str, policy: Policy, live: Mapping[str, Model]) -> ReplayedRequest:
     """Replay one request with another strategy or policy, or with another pair."""
     shown = live if entry.has_images else {}
-    models = {role: _journal_model(role, entry, shown.get(role)) for role in ("small", "large")}
+    models = {role: JournalModel(role, entry, shown.get(role)) for role in ("small", "large")}
     strict = replace(policy, strict=True)  # a missing call must not look like a failed model
     try:
         after = await answer(entry.question, models, strategy, strict)
     except (ModelError, NoAnswer):
         after = None
-    missing = [call for model in models.values() for call in model.missing]
-    asked = sum(model.asked for model in models.values())
-    return ReplayedRequest(entry, None if missing else after, asked, tuple(missing))
-
-
-def _journal_model(role: str, entry: JournalEntry, live: Model | None) -> JournalModel:
-    """The model of a role, with the recorded calls unless another model has taken the role."""
-    name = live.name if live else next((call["model"] for call in entry.calls if call["role"] == role), role)
-    calls = [call for call in entry.calls if call["role"] == role and call["model"] == name]
-    cards = [call["reasoning"].strip() for call in entry.calls if call["mode"] == Mode.REASON and call["reasoning"]]
-    return JournalModel(role, name, calls, cards, live)
+    missing = tuple(call for model in models.values() for call in model.missing)
+    return ReplayedRequest(entry, None if missing else after, sum(model.asked for model in models.values()), missing)
 
 
 def summary(replayed: Sequence[ReplayedRequest]) -> dict[str, Any]:
     """The changes over all requests with a known result: routes, answers, seconds and tokens."""
-    known = [(each, each.after) for each in replayed if each.after is not None]
+    known = [(each.before, each.after) for each in replayed if each.after is not None]
+    before, after = [one for one, _ in known], [other for _, other in known]
+    seconds, tokens = ([each.total_s for each in side] for side in (before, after)), [usage(each) for each in after]
+    mean_s = [sum(side) / len(side) if side else None for side in seconds]
     missing = Counter(call for each in replayed for call in each.missing)
-    count = len(known)
     return {
         "requests": len(replayed),
-        "told": count,
+        "told": len(known),
         "missing": dict(missing.most_common()),
         "calls_asked": sum(each.asked for each in replayed),
-        "answers_changed": sum(not each.same_answer for each, _ in known),
+        "answers_changed": sum(each.after is not None and not each.same_answer for each in replayed),
         "routes": {
-            "before": dict(Counter(each.before.route for each, _ in known)),
-            "after": dict(Counter(after.route for _, after in known)),
+            "before": dict(Counter(each.route for each in before)),
+            "after": dict(Counter(each.route for each in after)),
         },
-        "mean_s": {
-            "before": sum(each.before.total_s for each, _ in known) / count if count else None,
-            "after": sum(after.total_s for _, after in known) / count if count else None,
-        },
+        "mean_s": {"before": mean_s[0], "after": mean_s[1]},
         "tokens": {
-            "before": sum(each.before.tokens for each, _ in known),
-            "after": sum(usage(after)["total_tokens"] for _, after in known),
+            "before": sum(each.tokens for each in before),
+            "after": sum(each["total_tokens"] for each in tokens),
         },
     }
 

@@ -227,7 +227,9 @@ class ClientView:
     def finish(self, outcome: Outcome) -> Outcome:
         """Show the rest of the answer, and return the outcome as the client sees it. Raises BrokenStream, NoAnswer."""
         parsed, written = self._parsed, self._written
-        if not written and not stopped_at_once(parsed, outcome):
+        whole = not outcome.truncated and outcome.route is not Route.DEGRADED
+        # an answer that began with a stop text, at which the server ended it, is empty
+        if not (written or (self._free and whole and parsed.parameters.stop)):
             outcome = never_empty(parsed.question, outcome, strict=self._strict)
         if written and written.strip() != outcome.answer.strip():
             raise BrokenStream(f"the answer broke off: {outcome.reason}")
@@ -251,13 +253,6 @@ class ClientView:
     def _show_text(self, text: str) -> None:
         if text:
             self._show("content", text)
-
-
-def stopped_at_once(parsed: ParsedRequest, outcome: Outcome) -> bool:
-    """Whether an answer is empty because it began with a stop text, at which the server ended it."""
-    whole = not outcome.truncated and outcome.route is not Route.DEGRADED
-    stops = bool(parsed.parameters.stop) and parsed.question.kind is AnswerKind.FREE_TEXT
-    return stops and whole and not outcome.answer.strip()
 
 
 def cut(outcome: Outcome, answer: str, stop: str | None) -> Outcome:

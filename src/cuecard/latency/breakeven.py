@@ -141,6 +141,11 @@ def pair(small: Fit, large: Fit, query: BreakEvenQuery) -> PairBreakEven:
     drawn = list(zip(small.drawn, large.drawn, strict=False))[: query.draws]
     pairs = [(small.profile, large.profile), *drawn]
     together, spent = _together(pairs, query)
+    wanted = {
+        "visual_tokens": (query.workload.visual,),
+        "prompt_tokens": (query.workload.prompt,),
+        "output_tokens": (max(query.outputs), *LENGTHS[-1:]),
+    }
     return PairBreakEven(
         small=small.model,
         large=large.model,
@@ -150,19 +155,9 @@ def pair(small: Fit, large: Fit, query: BreakEvenQuery) -> PairBreakEven:
         alone=tuple(_alone(pairs, query)),
         together=tuple(together),
         spent=tuple(spent),
-        extrapolated=tuple(_beyond(small, large, query)),
+        extrapolated=(*small.beyond(wanted), *large.beyond(wanted)),
         draws=len(drawn),
     )
-
-
-def _beyond(small: Fit, large: Fit, query: BreakEvenQuery) -> list[str]:
-    """Values of the query outside the measured ranges."""
-    wanted = {
-        "visual_tokens": (query.workload.visual,),
-        "prompt_tokens": (query.workload.prompt,),
-        "output_tokens": (max(query.outputs), *LENGTHS[-1:]),
-    }
-    return [*small.beyond(wanted), *large.beyond(wanted)]
 
 
 # --- the small model alone --------------------------------------------------------------------------------------------

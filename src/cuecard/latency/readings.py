@@ -127,22 +127,18 @@ class Readings:
                 disk.same(about(path)["config"], asked.config, path)
             else:
                 disk.save(path / ABOUT, {"version": VERSION, "config": asked.config, **asked.facts})
-            self._mend()
+            lines = path / LINES
+            if lines.exists() and (torn := _torn(lines)):  # by a kill
+                os.truncate(lines, lines.stat().st_size - torn)
+                self.notes.append(f"the last reading was cut off ({torn} bytes): dropped, to be made again")
             self._count = Counter(map(_key, read(path)))
-            self._file = (path / LINES).open("a", encoding="utf-8")
+            self._file = lines.open("a", encoding="utf-8")
         except OSError as error:
             self._lock.close()
             raise CannotStore(f"cannot write into {path}: {error.strerror}") from error
         except BaseException:
             self._lock.close()
             raise
-
-    def _mend(self) -> None:
-        """Drop a last line that was cut off by a kill."""
-        lines = self.path / LINES
-        if lines.exists() and (torn := _torn(lines)):
-            os.truncate(lines, lines.stat().st_size - torn)
-            self.notes.append(f"the last reading was cut off ({torn} bytes): dropped, to be made again")
 
     def append(self, reading: Reading) -> None:
         """Write one reading, which then survives a kill. Raises CannotStore."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+from cuecard import disk
 from cuecard.domain.errors import BadInput, did_you_mean
 from cuecard.latency import readings
 from cuecard.latency.readings import Point, Reading, by_point, usable
@@ -281,9 +282,10 @@ def roofs(path: Path) -> list[Roof]:
     about, found = readings.about(path), list[Roof]()
     models, known = about["config"].get("models") or {}, devices(about.get("probe") or {})
     for group in by_point(usable(path)):
-        sizes, by_kind = _sizes(models.get(group[0].model) or {}), known.get(group[0].point.dtype or "")
-        if sizes is not None and by_kind:
-            found += _roofs(group, sizes, by_kind)
+        sizes, by_kind = (models.get(group[0].model) or {}).get("dimensions"), known.get(group[0].point.dtype or "")
+        if sizes and by_kind:
+            own = disk.built(Dimensions, {name: sizes.get(name) for name in ("text", "vision")})
+            found += _roofs(group, own, by_kind)
     return found
 
 
@@ -309,14 +311,6 @@ def _roofs(group: Sequence[Reading], sizes: Dimensions, by_kind: Mapping[str, De
         if took > 0:
             found.append(Roof(model, name, seen, work.flops, work.bytes, took, bound_s, sheet_s, bound))
     return found
-
-
-def _sizes(data: Mapping[str, Any]) -> Dimensions | None:
-    """A model's dimensions as stored in its profile; None if missing."""
-    sizes = data.get("dimensions")
-    if not sizes:
-        return None
-    return Dimensions(Text(**sizes["text"]), Vision(**sizes["vision"]) if sizes.get("vision") else None)
 
 
 # --- presets ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from statistics import fmean, median, stdev
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from cuecard.latency import readings
 from cuecard.latency.readings import Point, Reading, Readings
@@ -112,18 +112,14 @@ class ProfileEnd:
     notes: tuple[str, ...]
 
 
-class Case(Protocol):
+@dataclass(frozen=True)
+class Case:
     """One point of one model, ready to be measured."""
 
-    @property
-    def key(self) -> tuple[str, Point]:
-        """Model and point."""
-        ...
-
-    @property
-    def described(self) -> str:
-        """Description for progress."""
-        ...
+    key: tuple[str, Point]
+    """Model and point, as requested."""
+    described: str
+    """For progress."""
 
 
 C = TypeVar("C", bound=Case)

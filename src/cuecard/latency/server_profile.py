@@ -20,7 +20,7 @@ from cuecard.domain.call import Usage
 from cuecard.domain.errors import BadInput, BrokenStream, Unsupported
 from cuecard.domain.question import Image
 from cuecard.latency.readings import Point, ProfileConfig, Reading, Readings
-from cuecard.latency.rounds import ProfileEnd, ProfileProgress, RoundLimits, Rounds
+from cuecard.latency.rounds import Case, ProfileEnd, ProfileProgress, RoundLimits, Rounds
 from cuecard.latency.server_requests import TimedClient, closed_loop, open_loop, reading_of, undisturbed
 from cuecard.models.openai.call import LOSSES
 from cuecard.models.openai.client import KEY_HINT
@@ -90,34 +90,21 @@ class ServedModel:
 
 
 @dataclass(frozen=True)
-class ServerCase:
-    """One point of one model."""
+class ServerCase(Case):
+    """One point of one model; the server counts the prompt."""
 
     model: ServedModel
     client: TimedClient
     words: int
-    point: Point
-    """As requested; the server counts the prompt."""
-
-    @property
-    def key(self) -> tuple[str, Point]:
-        return self.model.served.name, self.point
-
-    @property
-    def described(self) -> str:
-        point = self.point
-        size = "no image" if point.image_px is None else f"{point.image_px} px"
-        load = f"{point.rate:g}/s" if point.rate is not None else f"{point.concurrency} at once"
-        return f"{self.model.served.name}, {size}, {point.output_tokens} to write, {load}"
 
     def bodies(self, count: int, wish: ServerProfile) -> list[bytes]:
         """Request bodies, encoded before timing starts: each prompt new, or one repeated."""
         if wish.fresh:
             return [self._body(Random(wish.chance.random())) for _ in range(count)]
-        return [self._body(Random(str(self.point)))] * count
+        return [self._body(Random(str(self.key[1])))] * count
 
     def _body(self, chance: Random) -> bytes:
-        point, name = self.point, self.model.served.name
+        name, point = self.key
         output, eos = point.output_tokens or 1, bool(point.ignore_eos)
         request = body(name, point.image_px, self.words, output, chance, ignore_eos=eos)
         return json.dumps(without(request, self.model.refused)).encode()
@@ -166,7 +153,10 @@ def _cases(wish: ServerProfile, model: ServedModel, client: TimedClient) -> Iter
             rate=rate,
             ignore_eos=wish.ignore_eos,
         )
-        yield ServerCase(model, client, words, point)
+        size = "no image" if px is None else f"{px} px"
+        load = f"{rate:g}/s" if rate is not None else f"{at_once} at once"
+        described = f"{model.served.name}, {size}, {output} to write, {load}"
+        yield ServerCase((model.served.name, point), described, model, client, words)
 
 
 async def handshake(served: Served, wish: ServerProfile) -> ServedModel:
@@ -223,7 +213,7 @@ class ServerMeasurement:
         clock = asyncio.get_running_loop().time
         for case, round in self._rounds:
             if self._rounds.is_cold(case):
-                await self._load(case, round, min(self._wish.requests, case.point.concurrency or 1), warmup=True)
+                await self._load(case, round, min(self._wish.requests, case.key[1].concurrency or 1), warmup=True)
             begun = clock()
             latencies_s = await self._load(case, round, self._wish.requests, warmup=False)
             self._rounds.add(case, fmean(latencies_s), clock() - begun)
@@ -238,7 +228,7 @@ class ServerMeasurement:
 
     async def _load(self, case: ServerCase, round: int, count: int, *, warmup: bool) -> list[float]:
         """Latencies of successful requests. Raises the first error if all failed; an interrupted load is not stored."""
-        bodies, point = case.bodies(count, self._wish), case.point
+        bodies, (name, point) = case.bodies(count, self._wish), case.key
         ask, chance = case.client.ask, self._wish.chance
         with undisturbed():
             start = asyncio.get_running_loop().time()
@@ -246,7 +236,7 @@ class ServerMeasurement:
                 seen = await closed_loop(bodies, point.concurrency or 1, ask)
             else:
                 seen = await open_loop(bodies, point.rate, point.concurrency, chance, ask)
-        blank = Reading(case.model.served.name, "server", round, 0, warmup, point, {}, 0.0)
+        blank = Reading(name, "server", round, 0, warmup, point, {}, 0.0)
         made = [reading_of(blank, raw, start, case.client.translated) for raw in seen]
         failed = [raw.error for raw in seen if raw.error is not None]
         if len(failed) == len(seen):

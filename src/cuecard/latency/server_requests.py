@@ -214,16 +214,9 @@ def _events(chunks: Sequence[TimedChunk]) -> list[Event]:
             count = each.usage.completion_tokens if runs and each.usage is not None else None
             brought = None if count is None else max(0, count - before)
             before = before if count is None else max(before, count)
-            found.append((since, _kind(each, brought), brought))
+            silent = SILENT if brought else EMPTY
+            found.append((since, REASONING if each.reasoning else ANSWER if each.content else silent, brought))
     return found
-
-
-def _kind(each: Chunk, brought: int | None) -> str:
-    if each.reasoning:
-        return REASONING
-    if each.content:
-        return ANSWER
-    return SILENT if brought else EMPTY
 
 
 def _counted(events: Sequence[Event], usage: Usage) -> tuple[Event, ...]:

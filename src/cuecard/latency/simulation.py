@@ -171,13 +171,8 @@ class Member:
                 raise BadInput(f"{each.name} of {self.name} is {value:g}")
 
 
-@dataclass(frozen=True)
-class Speed:
-    """A model's latencies, their source, and the fit, if they are from one."""
-
-    profile: Profile
-    origin: str
-    fit: Fit | None = None
+Speed = tuple[Profile, str, Fit | None]
+"""A model's latencies, their source in words, and the fit, if they are from one."""
 
 
 @dataclass(frozen=True)
@@ -269,11 +264,11 @@ def _plan(
             raise BadInput(f"the {role} model of a pair, {name!r}, has no table", f"there are: {', '.join(members)}")
     own = {name: value for name, value in pair.items() if name not in roles}
     questions = disk.build(Load, {**load, **own}, "workload.")
-    profiles = {role: speeds[name].profile for role, name in roles.items()}
+    profiles = {role: speeds[name][0] for role, name in roles.items()}
     priced = {role: members[name] for role, name in roles.items()}
     lines = tuple(_line(profiles, priced, questions, strategy, schedule) for strategy, schedule in _KINDS)
-    origins = {name: speeds[name].origin for name in roles.values()}
-    fits = {role: fit for role, name in roles.items() if (fit := speeds[name].fit) is not None}
+    origins = {name: speeds[name][1] for name in roles.values()}
+    fits = {role: fit for role, name in roles.items() if (fit := speeds[name][2]) is not None}
     beyond = [line for role, fit in fits.items() for line in fit.beyond(questions.lengths(role))]
     return PairPlan(roles["small"], roles["large"], questions, origins, lines, tuple(beyond))
 
@@ -335,7 +330,7 @@ def _speed(member: Member, folder: Path) -> Speed:
         where = fit.measured.get("machine") or {}
         on = where.get("accelerator") or where.get("processor") or "an unnamed machine"
         origin = f"fit of {fit.described}, measured on {on}, {where.get('date', 'no date')}"
-        return Speed(fit.profile, origin, fit)
+        return fit.profile, origin, fit
     assert member.decode_tokens_per_s is not None
     profile = Profile(
         fixed_s=member.first_token_s or 0.0,
@@ -343,7 +338,7 @@ def _speed(member: Member, folder: Path) -> Speed:
         decode_s_per_token=1 / member.decode_tokens_per_s,
         first_with_prefill=True,
     )
-    return Speed(profile, f"public figures: {member.source}")
+    return profile, f"public figures: {member.source}", None
 
 
 def _table(value: Any) -> Mapping[str, Any]:

@@ -242,7 +242,12 @@ def chat_messages(body: Json) -> list[Json]:
         role = message.get("role") if isinstance(message, dict) else None
         match role:
             case "user":
-                translated += _of_user(_blocks(message.get("content"), where), where)
+                blocks = _blocks(message.get("content"), where)
+                results = [_result(block, where) for block in blocks if block["type"] == "tool_result"]
+                parts = [_part(block, where) for block in blocks if block["type"] != "tool_result"]
+                translated += results  # before all else, as separate messages
+                if parts or not results:
+                    translated.append({"role": "user", "content": parts})
             case "assistant":
                 translated.append(_of_assistant(_blocks(message.get("content"), where), where))
             case "system":
@@ -283,13 +288,6 @@ def _text(block: Json, where: str) -> Json:
     if not isinstance(block.get("text"), str):
         raise BadInput(f"{where} has a text block without a text")
     return {"type": "text", "text": block["text"]}
-
-
-def _of_user(blocks: Sequence[Json], where: str) -> list[Json]:
-    """A user message: tool results first, as separate messages, then all else."""
-    results = [_result(block, where) for block in blocks if block["type"] == "tool_result"]
-    parts = [_part(block, where) for block in blocks if block["type"] != "tool_result"]
-    return [*results, {"role": "user", "content": parts}] if parts or not results else results
 
 
 def _part(block: Json, where: str) -> Json:

@@ -18,11 +18,6 @@ MOST_TOKENS = 2**31 - 1
 """More than any model generates, and the most that servers accept."""
 
 
-def is_same(one: object, other: object) -> bool:
-    """Whether two values are equal in JSON, where true is not 1."""
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
-
-
 def suggest(key: str, known: Sequence[str]) -> str:
     """A hint for an unknown name."""
     return did_you_mean(key, known, form="{!r}")
@@ -369,7 +364,8 @@ def header(ignored: Collection[str]) -> dict[str, str]:
 
 def _asks_for_nothing(name: str, value: object) -> bool:
     empty = isinstance(value, str | list | dict) and not value
-    return empty or any(is_same(value, neutral) for neutral in PARAMETERS[name].neutral)
+    neutral = PARAMETERS[name].neutral
+    return empty or any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in neutral)
 
 
 def _stops(given: object) -> tuple[str, ...]:

@@ -33,7 +33,8 @@ from cuecard.strategies.policy_file import Surface, options_at
 Fetch = Callable[[str], Image]
 """Returns an image from the URL of a message part. Raises BadInput."""
 
-PARTS = 'there are: text, image_url; an image is {"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}'
+IMAGE = 'an image is {"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}'
+PARTS = f"there are: text, image_url; {IMAGE}"
 REASONING = ("effort", "max_tokens", "exclude", "enabled", "summary")
 EFFORT = "reasoning_effort"
 OPTIONS = options_at(Surface.REQUEST)
@@ -352,7 +353,11 @@ def _content(content: object, where: str, fetch: Fetch, *, is_assistant: bool) -
             case "text" | "input_text" | "output_text" if isinstance(part.get("text"), str | None):
                 texts.append(part.get("text") or "")
             case "image_url" | "input_image":
-                images.append(fetch(_url(part.get("image_url"), where)))
+                given = part.get("image_url")
+                url = given.get("url") if isinstance(given, dict) else given
+                if not isinstance(url, str) or not url:
+                    raise BadInput(f"an image in {where} has no URL", IMAGE)
+                images.append(fetch(url))
             case "refusal":
                 texts.append(str(part.get("refusal") or ""))
             case "thinking" | "redacted_thinking" | "reasoning" | "reasoning_text" if is_assistant:
@@ -360,13 +365,6 @@ def _content(content: object, where: str, fetch: Fetch, *, is_assistant: bool) -
             case _:
                 raise BeyondAPair(f"{where} has a part of type {str(kind)[:100]!r}", PARTS)
     return texts, images
-
-
-def _url(given: object, where: str) -> str:
-    url = given.get("url") if isinstance(given, dict) else given
-    if not isinstance(url, str) or not url:
-        raise BadInput(f"an image in {where} has no URL", 'write {"type": "image_url", "image_url": {"url": "data:…"}}')
-    return url
 
 
 def split(body: object, own: Collection[str], example: str) -> tuple[Json, Json]:

@@ -133,22 +133,17 @@ def _messages(body: Json, memory: ItemMemory) -> list[Json]:
         if kind == "message":
             messages.append({"role": item.get("role"), "content": item.get("content")})
         elif kind == "function_call":
-            _add_call(messages, item)
+            call = {"id": item.get("call_id"), "function": {key: item.get(key) for key in ("name", "arguments")}}
+            if messages and messages[-1].get("role") == "assistant":  # several calls make one turn
+                messages[-1].setdefault("tool_calls", []).append(call)
+            else:
+                messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
         elif kind == "function_call_output":
             result = {"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")}
             messages.append(result)
         elif kind != "reasoning":  # of an earlier answer: models do not need it
             raise BadInput(f"input has an item of type {str(kind)[:100]!r}", ITEMS)
     return messages
-
-
-def _add_call(messages: list[Json], item: Json) -> None:
-    """Add a call to the last message if that is the assistant's, else to a new one: several calls make one turn."""
-    call = {"id": item.get("call_id"), "function": {key: item.get(key) for key in ("name", "arguments")}}
-    if messages and messages[-1].get("role") == "assistant":
-        messages[-1].setdefault("tool_calls", []).append(call)
-    else:
-        messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
 
 
 def usage(outcome: Outcome) -> Json:

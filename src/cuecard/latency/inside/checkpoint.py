@@ -127,17 +127,6 @@ def _question(image: Image) -> Prompt:
     return short(Question("What is this?", (image,)), TAGS)
 
 
-def of_reader(reader: PromptReader, config: Any) -> Feed:
-    """The feed of a checkpoint."""
-    match reader:
-        case QwenReader():
-            return QwenFeed(reader.tokenizer, config, reader._processor)
-        case ProcessorReader():
-            return ReaderFeed(reader, config)
-        case _:
-            return Feed(reader.tokenizer, config)
-
-
 def made_up(config: Any) -> Feed:
     """The feed of random weights: Qwen's image processor, and a tokenizer with a synthetic vocabulary of full size."""
     words = Tokenizer(
@@ -277,7 +266,14 @@ def loaded(plan: CheckpointPlan, device: torch.device, dtype: str) -> Subject:
     if plan.source is None:
         return Subject(plan, random_model(plan.config, device, dtype), made_up(plan.config))
     model, reader = transformers_network.load(plan.source, str(device), dtype, None)
-    return Subject(plan, model, of_reader(reader, model.config))
+    match reader:
+        case QwenReader():
+            feed: Feed = QwenFeed(reader.tokenizer, model.config, reader._processor)
+        case ProcessorReader():
+            feed = ReaderFeed(reader, model.config)
+        case _:
+            feed = Feed(reader.tokenizer, model.config)
+    return Subject(plan, model, feed)
 
 
 # --- random weights ---------------------------------------------------------------------------------------------------

@@ -16,11 +16,12 @@ from cuecard.domain.errors import BadInput, CuecardError, ModelError, one_line
 from cuecard.latency import readings
 from cuecard.latency.inside.checkpoint import CheckpointPlan, PromptIds, TooBig, loaded, outline, plans
 from cuecard.latency.inside.request import Runner, synchronise
-from cuecard.latency.readings import Point, ProfileConfig, Reading, Readings
+from cuecard.latency.readings import ProfileConfig, Reading, Readings
 from cuecard.latency.rounds import (
     COMPILED,
     FUSED,
     USUAL,
+    Case,
     Grid,
     ProfileEnd,
     ProfileProgress,
@@ -74,22 +75,12 @@ class InProcessProfile(RoundLimits):
 
 
 @dataclass(frozen=True)
-class InProcessCase:
+class InProcessCase(Case):
     """One point of one model, ready to run."""
 
     runner: Runner
     workload: Workload
     prompt: PromptIds
-    point: Point
-
-    @property
-    def key(self) -> tuple[str, Point]:
-        return self.runner.subject.plan.name, self.point
-
-    @property
-    def described(self) -> str:
-        model, point = self.key
-        return f"{model}, {point.prompt_tokens} tokens, {point.output_tokens} to write"
 
 
 def profile(
@@ -202,7 +193,9 @@ def _cases(plan: CheckpointPlan, dtype: str, wish: InProcessProfile, device: tor
         if room > most:
             raise BadInput(f"{room} tokens are more than {plan.name} reads at once, {most}", "make the grid smaller")
         capacities[work.batch] = max(capacities.get(work.batch, 0), room)
-        yield InProcessCase(runner, work, prompt, work.point(prompt.visual, prompt.head, dtype=dtype, **sliced))
+        at = work.point(prompt.visual, prompt.head, dtype=dtype, **sliced)
+        described = f"{plan.name}, {at.prompt_tokens} tokens, {at.output_tokens} to write"
+        yield InProcessCase((plan.name, at), described, runner, work, prompt)
 
 
 def _measured(rounds: Rounds[InProcessCase], store: Readings) -> ProfileEnd:
