@@ -113,6 +113,22 @@ def test_break_even_points_come_back_from_their_file_as_they_were(tmp_path: Path
     assert json.loads((tmp_path / "b.json").read_text())["label"] == "estimated"
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "is not a file of break-even points: JSONDecodeError"),
+        ('{"version": 9, "pairs": []}', "is of version 9, this cuecard reads 1"),
+        ('{"version": 1}', "is not a file of break-even points: KeyError"),
+        ('{"version": 1, "pairs": [{"small": "a"}]}', "is not a file of break-even points: TypeError"),
+        ('{"version": 1, "pairs": [{"model": "a"}]}', "is not a file of break-even points: KeyError: 'model'"),
+    ],
+)
+def test_a_file_that_holds_something_else_is_refused_with_the_reason(content: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "b.json").write_text(content)
+    with pytest.raises(BadInput, match=reason):
+        breakeven.read(tmp_path / "b.json")
+
+
 def test_models_of_different_batches_are_not_compared() -> None:
     small, large = fits()
     with pytest.raises(BadInput, match="different batches"):
