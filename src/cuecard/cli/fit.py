@@ -20,7 +20,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from cuecard.cli import make_console
-from cuecard.cli.options import show_files, whole_numbers
+from cuecard.cli.options import plain_table, show_files, whole_numbers
 from cuecard.domain.errors import BadInput, required
 from cuecard.domain.outcome import LatencyKind, Route
 from cuecard.domain.question import Question
@@ -59,16 +59,13 @@ def fit(
 
 def _errors(fits: list[Fit]) -> Table:
     """Errors on held-out points, one row per component."""
-    shown = Table(
-        Column("fit", overflow="fold"), "of", "points", "median error", "90% below", box=None, title="held-out points"
-    )
+    rows = []
     for each in fits:
         for name, error in each.held_out.items():
             described = each.described if name == next(iter(each.held_out)) else ""
-            shown.add_row(
-                Text(described), name, str(error.points), f"{100 * error.median:.1f}%", f"{100 * error.p90:.1f}%"
-            )
-    return shown
+            rows.append((described, name, str(error.points), f"{100 * error.median:.1f}%", f"{100 * error.p90:.1f}%"))
+    heads = (Column("fit", overflow="fold"), "of", "points", "median error", "90% below")
+    return plain_table(heads, rows, "held-out points")
 
 
 # --- break-even -------------------------------------------------------------------------------------------------------
@@ -141,10 +138,7 @@ def _crossings(found: points.PairBreakEven) -> Table:
         f" ({work.visual} visual of {work.prompt} prompt tokens, answers of {work.answer}; estimated, 95%)"
     )
     rows = formatting.break_even(found)
-    shown = Table(*rows[0], box=None, title=title)
-    for row in rows:
-        shown.add_row(*row.values())
-    return shown
+    return plain_table(rows[0], (row.values() for row in rows), title)
 
 
 # --- cuecard estimate -------------------------------------------------------------------------------------------------
@@ -199,11 +193,11 @@ def estimate(
         f"{names['small']} and {names['large']}, estimated: about {workload.visual} visual of {workload.prompt} prompt"
         f" tokens, answers of {workload.answer}"
     )
-    shown = Table("strategy", *(f"{length:,} tokens of reasoning" for length in lengths), box=None, title=title)
-    for name, seconds in found.items():
-        shown.add_row(name, *map(formatting.duration, seconds.values()))
+    heads = ("strategy", *(f"{length:,} tokens of reasoning" for length in lengths))
     console = make_console()
-    console.print(shown)
+    console.print(
+        plain_table(heads, ((name, *map(formatting.duration, of.values())) for name, of in found.items()), title)
+    )
     for line in notes:
         console.print(Text(line, style="yellow"))
 
@@ -329,18 +323,18 @@ def _plan_table(found: PairPlan, questions: int) -> Table:
         f"{found.small} and {found.large}, estimated: {load.visual_tokens} visual and {load.text_tokens} text tokens,"
         f" {load.reasoning_tokens} of reasoning, {formatting.percent(load.agree)} accepted at once"
     )
-    shown = Table("strategy", "schedule", "mean latency", "tokens small", "tokens large", box=None, title=title)
-    shown.add_column(f"cost of {questions:,}")
-    for line in found.lines:
-        shown.add_row(
+    heads = ("strategy", "schedule", "mean latency", "tokens small", "tokens large", f"cost of {questions:,}")
+    rows = (
+        (
             line.strategy,
             str(line.schedule or ""),
             formatting.duration(line.mean_s),
-            _tokens(line.prompt_tokens, line.completion_tokens, "small"),
-            _tokens(line.prompt_tokens, line.completion_tokens, "large"),
+            *(_tokens(line.prompt_tokens, line.completion_tokens, role) for role in ("small", "large")),
             "not known" if line.cost is None else f"{line.cost * questions:,.3g}",
         )
-    return shown
+        for line in found.lines
+    )
+    return plain_table(heads, rows, title)
 
 
 def _tokens(prompt: Mapping[str, float], written: Mapping[str, float], role: str) -> str:

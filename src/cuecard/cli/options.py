@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from functools import partial, update_wrapper
@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeVar, cast
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
 from rich.text import Text
 
 from cuecard.domain.errors import BadInput
@@ -57,6 +58,14 @@ def progress_bar(console: Console, **more: Any) -> Progress:
     """A bar with counts and the remaining time; nothing without a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, disable=not console.is_terminal, **more)
+
+
+def plain_table(heads: Iterable[str | Column], rows: Iterable[Iterable[str]], title: str | None = None) -> Table:
+    """A table without lines; cells are not read as markup."""
+    shown = Table(*heads, box=None, title=title)
+    for row in rows:
+        shown.add_row(*map(Text, row))
+    return shown
 
 
 def show_files(console: Console, written: Sequence[Path]) -> None:
@@ -183,22 +192,18 @@ class Stopping:
 
 
 @contextmanager
-def stopping() -> Iterator[Stopping]:
-    """In this context, SIGTERM acts like Ctrl-C."""
-    made = Stopping()
-    before = signal.signal(signal.SIGTERM, made.take)
+def telling_what_is_kept(kept: Callable[[], str] | None) -> Iterator[Stopping]:
+    """In this context, SIGTERM acts like Ctrl-C: the command exits with the signal's code.
+
+    `kept`: returns what is kept in words, to be printed on one line; None if the command prints it by itself.
+    """
+    stop = Stopping()
+    before = signal.signal(signal.SIGTERM, stop.take)
     try:
-        yield made
+        yield stop
+    except KeyboardInterrupt:
+        if kept is not None:
+            print(f"stopped: {kept()}", file=sys.stderr, flush=True)
+        raise typer.Exit(stop.code) from None
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def telling_what_is_kept(kept: Callable[[], str]) -> Iterator[Stopping]:
-    """As `stopping`; a stopped command prints in one line what is kept, and exits with the signal's code."""
-    with stopping() as stop:
-        try:
-            yield stop
-        except KeyboardInterrupt:
-            print(f"stopped: {kept()}", file=sys.stderr, flush=True)
-            raise typer.Exit(stop.code) from None

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Column
 from rich.text import Text
 
 from cuecard import disk
@@ -19,7 +19,7 @@ from cuecard.cli import make_console
 from cuecard.cli.evals.study import Prices
 from cuecard.cli.evals.tasks import open_named
 from cuecard.cli.fit import report_profile
-from cuecard.cli.options import parts, progress_bar, show_files, telling_what_is_kept
+from cuecard.cli.options import parts, plain_table, progress_bar, show_files, telling_what_is_kept
 from cuecard.domain.errors import BadInput, required
 from cuecard.evals import run_folder
 from cuecard.evals.analysis import examples
@@ -272,10 +272,7 @@ def _show_attention(results: Any, page: Any, ends: Sequence[str]) -> None:
     # figures are never cut: the names in the first column wrap instead
     widths = [max(len(word) for row in rows for word in (row[head] or "–").split()) for head in heads]
     columns = (Column(head, min_width=width) for head, width in zip(heads, widths, strict=True))
-    shown = Table(Column(first), *columns, box=None)
-    for row in rows:
-        shown.add_row(*(Text(row[head]) for head in (first, *heads)))
-    console.print(shown)
+    console.print(plain_table((first, *columns), ([row[head] for head in (first, *heads)] for row in rows)))
     console.print(Text(f"· {page.lead(results)}"))
     for end in ends:
         console.print(Text(end, style="dim"), soft_wrap=True)

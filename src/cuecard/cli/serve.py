@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import track
-from rich.table import Table
 
 from cuecard import virtual_time
 from cuecard.cli import make_console
-from cuecard.cli.options import takes_policy_options, telling_what_is_kept
+from cuecard.cli.options import plain_table, takes_policy_options, telling_what_is_kept
 from cuecard.domain.errors import BadInput, required
 from cuecard.domain.outcome import Route
 from cuecard.models import probe as probes
@@ -196,14 +195,15 @@ def _show(totals: dict[str, Any], strategy: str, replayable: int) -> None:
     console = make_console()
     console.print(f"{replayable} of {totals['requests']} requests can be replayed by [bold]{strategy}[/]", end="")
     console.print(f"; {totals['answers_changed']} answers change; {totals['calls_asked']} calls were made")
-    table = Table("", "before", "after", box=None)
-    for route in Route:
-        if any(counts := [totals["routes"][when].get(route, 0) for when in ("before", "after")]):
-            table.add_row(route, *map(str, counts))
-    means = [totals["mean_s"][when] for when in ("before", "after")]
-    table.add_row("seconds, mean", *("–" if mean is None else f"{mean:.2f}" for mean in means))
-    table.add_row("tokens", *(f"{totals['tokens'][when]:,}" for when in ("before", "after")))
-    console.print(table)
+    when = ("before", "after")
+    routes = {route: [totals["routes"][each].get(route, 0) for each in when] for route in Route}
+    means = [totals["mean_s"][each] for each in when]
+    rows = [
+        *([route, *map(str, counts)] for route, counts in routes.items() if any(counts)),
+        ["seconds, mean", *("–" if mean is None else f"{mean:.2f}" for mean in means)],
+        ["tokens", *(f"{totals['tokens'][each]:,}" for each in when)],
+    ]
+    console.print(plain_table(("", *when), rows))
     if totals["missing"]:
         lacking = ", ".join(f"{call} ({count})" for call, count in totals["missing"].items())
         console.print(f"not in the journal: {lacking}. [dim]--small and --large name models to ask[/]")

@@ -130,24 +130,26 @@ class Store:
                 match row:
                     case CallRow(key, record):
                         text, made_at = _text(record), record.get("made_at") or time.time()
-                        call = (key, record["model"], record["mode"], text, checksum(text, key), made_at)
-                        self._writer.execute("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?, ?)", call)
+                        self._insert("calls", key, record["model"], record["mode"], text, checksum(text, key), made_at)
                     case AnswerRow(task, id, arm, record):
                         text = _text(record)
-                        values = (task, id, arm, text, checksum(text, task, id, arm))
-                        self._writer.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", values)
+                        self._insert("answers", task, id, arm, text, checksum(text, task, id, arm))
                     case ItemRow(task, id, ord, record, images):
                         for image in images:
                             if self._image_bytes + len(image.data) > self._most_image_bytes:
                                 continue  # the item's record has the digest, and the task has the image
-                            shown = (image.digest, image.media_type, image.data)
-                            new = self._writer.execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?)", shown).rowcount
+                            new = self._insert("images", image.digest, image.media_type, image.data)
                             self._image_bytes += len(image.data) * new
                         text = _text(record)
                         whole = (task, id, ord, text, checksum(text, task, id))
                         into = "INSERT INTO items(task, id, ord, record, checksum) VALUES (?, ?, ?, ?, ?)"
                         again = "ON CONFLICT DO UPDATE SET ord = excluded.ord"  # `ord` grows with the sample
                         self._writer.execute(f"{into} {again}", whole)
+
+    def _insert(self, table: str, *values: Any) -> int:
+        """Number of rows inserted: 0 if there is a row with this key."""
+        marks = ", ".join("?" * len(values))
+        return self._writer.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", values).rowcount
 
     def replace(self, rows: Iterable[AnswerRow]) -> None:
         """Replace existing answers, in one transaction."""

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from cuecard import disk
 from cuecard.cli import make_console
-from cuecard.cli.options import progress_bar
+from cuecard.cli.options import plain_table, progress_bar
 from cuecard.domain.errors import BadInput, ModelError
 from cuecard.evals import judging as listing
 from cuecard.evals import run_folder
@@ -177,12 +177,12 @@ def _show_rescored(result: Rescored, dry_run: bool) -> None:
     questions = len({(each.task, each.id) for each in result.changed})
     console.print(f"{len(result.changed):,} answers to {questions:,} questions have another score")
     console.print(_by_arm(result.changed))
-    shown = Table("task", "question", "arm", Column("reply", overflow="fold"), "taken", "score", box=None)
+    rows = []
     for each in result.changed[:MOST_SHOWN]:
-        taken, score = (" → ".join(map(_cell, pair)) for pair in (each.answers, each.scores))
+        pairs = (" → ".join("none" if it is None else str(it) for it in pair) for pair in (each.answers, each.scores))
         reply = each.reply if len(each.reply) <= 80 else "…" + each.reply[-79:]
-        shown.add_row(*map(Text, (each.task, each.id, each.arm, reply, taken, score)))
-    console.print(shown)
+        rows.append((each.task, each.id, each.arm, reply, *pairs))
+    console.print(plain_table(("task", "question", "arm", Column("reply", overflow="fold"), "taken", "score"), rows))
     if (more := len(result.changed) - MOST_SHOWN) > 0:
         console.print(f"and {more:,} more: --json has all of them", style="dim")
     if dry_run:
@@ -190,21 +190,14 @@ def _show_rescored(result: Rescored, dry_run: bool) -> None:
 
 
 def _by_arm(changed: tuple[Changed, ...]) -> Table:
-    better, worse = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    better, worse, other = (Counter[tuple[str, str]]() for _ in range(3))
     for each in changed:
         old, new = (0.0 if score is None else score for score in each.scores)
         better[each.task, each.arm] += new > old
         worse[each.task, each.arm] += new < old
-    table = Table("task", "arm", "more right", "less right", "by another extractor", box=None)
-    for key in better:
-        of_arm = [each for each in changed if (each.task, each.arm) == key]
-        other = sum(each.scores[0] == each.scores[1] for each in of_arm)
-        table.add_row(*map(Text, key), f"{better[key]:,}", f"{worse[key]:,}", f"{other:,}")
-    return table
-
-
-def _cell(value: object) -> str:
-    return "none" if value is None else str(value)
+        other[each.task, each.arm] += each.scores[0] == each.scores[1]
+    rows = ((*key, f"{better[key]:,}", f"{worse[key]:,}", f"{other[key]:,}") for key in better)
+    return plain_table(("task", "arm", "more right", "less right", "by another extractor"), rows)
 
 
 # --- unparsed, grade: replies that no scorer can settle, read or graded by a judge model ------------------------------
@@ -322,13 +315,13 @@ def _show_unparsed(replies: Sequence[ListedReply]) -> None:
         return
     judged = any(each.judged for each in replies)
     heads: list[str | Column] = ["task", "question", "arms", Column("reply", overflow="fold"), "right"]
-    shown = Table(*heads, *(["judged"] if judged else []), box=None)
+    rows = []
     for each in replies[:MOST_SHOWN]:
         long = len(each.reply) > MOST_CHARACTERS
         text = f"…{each.reply[-MOST_CHARACTERS:]}" if long else each.reply or "(empty)"
         cells = [each.task, each.id, ", ".join(each.arms), text, " or ".join(each.golds) or "not known"]
-        shown.add_row(*map(Text, [*cells, *([each.judgement] if judged else [])]))
-    console.print(shown)
+        rows.append([*cells, *([each.judgement] if judged else [])])
+    console.print(plain_table([*heads, *(["judged"] if judged else [])], rows))
     if (more := len(replies) - MOST_SHOWN) > 0:
         console.print(f"and {more:,} more: --json has all of them", style="dim")
     count = sum(len(each.arms) for each in replies)
@@ -343,15 +336,13 @@ def _show_grades(found: Mapping[str, Sequence[GradedArm]], replies: Sequence[Lis
     if not any(found.values()):
         console.print("no reply is graded")
         return
-    shown = Table("task", "arm", "grade", "interval", "graded", "failed", box=None)
+    rows = []
     for task, arms in found.items():
         for arm in arms:
             # the ends are equal if the grades do not determine them: one image, or all the same
             mean, known = f"{100 * arm.mean.estimate:.1f}%", arm.mean.low != arm.mean.high
             between = _between(arm.mean, 100, ".1f") if known else "–"
-            of = f"{arm.graded:,} of {arm.answered:,}"
-            shown.add_row(*map(Text, [task, arm.arm, mean, between, of, f"{arm.failed:,}"]))
-    console.print(shown)
-    names = listing.judges(replies)
-    if names:
+            rows.append([task, arm.arm, mean, between, f"{arm.graded:,} of {arm.answered:,}", f"{arm.failed:,}"])
+    console.print(plain_table(("task", "arm", "grade", "interval", "graded", "failed"), rows))
+    if names := listing.judges(replies):
         console.print(f"graded by {names}: kept apart, in {GRADED}, and in no score of the run", style="dim")

@@ -17,14 +17,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 from typer import Argument, Option
 
 from cuecard import disk
 from cuecard.cli import make_console
 from cuecard.cli.evals.tasks import note_of, open_named
-from cuecard.cli.options import LINE_S, stopping, takes_options, takes_policy_options
+from cuecard.cli.options import LINE_S, plain_table, takes_options, takes_policy_options, telling_what_is_kept
 from cuecard.domain.errors import BadInput
 from cuecard.evals import run_folder
 from cuecard.evals import study as studies
@@ -187,12 +186,9 @@ def done(wanted: studies.Study, how: How) -> Record:
     if wanted.live and how.on is not None and how.on.apart:
         raise BadInput("--live needs all models in one process", "leave out --ray-apart, or --live")
     tasks = studies.opened(wanted, open_named)  # report errors in tasks before loading a model
-    with stopping() as stop:
-        try:
-            models = wanted.load() if how.on is None else {}
-            return stop.run(_performed(wanted, out, how, tasks, models))
-        except KeyboardInterrupt:
-            raise typer.Exit(stop.code) from None
+    with telling_what_is_kept(None) as stop:
+        models = wanted.load() if how.on is None else {}
+        return stop.run(_performed(wanted, out, how, tasks, models))
 
 
 async def _performed(
@@ -273,12 +269,10 @@ async def _estimated(wanted: studies.Study, out: Path, plan: Plan, models: Mappi
 def show_estimate(summary: Record) -> None:
     """Show the estimated cost of a study by task."""
     console = make_console()
-    table = Table("task", "questions left", "calls", "prompt tokens", "completion tokens", "time", box=None)
-    for name, task in summary["tasks"].items():
-        table.add_row(name, _count(task["left"]), *_costs(task))
-    if len(summary["tasks"]) > 1:
-        table.add_row("all", "", *_costs(summary["total"]))
-    console.print(table)
+    rows = [[name, _count(task["left"]), *_costs(task)] for name, task in summary["tasks"].items()]
+    rows += [["all", "", *_costs(summary["total"])]] if len(rows) > 1 else []
+    heads = ("task", "questions left", "calls", "prompt tokens", "completion tokens", "time")
+    console.print(plain_table(heads, rows))
     for name, task in summary["tasks"].items():
         console.print(f"[dim]{name}: estimated from {task['basis']}[/]")
 

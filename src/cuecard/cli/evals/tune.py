@@ -14,6 +14,7 @@ from rich.table import Column, Table
 from cuecard import disk
 from cuecard.cli import make_console
 from cuecard.cli.evals.study import Prices, beta_text
+from cuecard.cli.options import plain_table
 from cuecard.domain.errors import BadInput
 from cuecard.evals.analysis import acceptance
 from cuecard.evals.analysis import tune as tuning
@@ -206,9 +207,8 @@ def _show_fitted(fitted: FittedTable, on: str) -> None:
     console, made = make_console(soft_wrap=True), fitted.table
     console.print(f"acceptance table of {made.small} and {made.large}, {on}", markup=False)
     heads = ("questions", "large right", "Brier", "ECE", "accepted", "wrong")
-    shown = Table("kind", *(Column(head, justify="right") for head in heads), box=None)
-    for each in fitted.kinds:
-        shown.add_row(
+    rows = (
+        (
             "all" if each.kind == SHARED else each.kind,
             f"{each.questions:,}",
             f"{100 * each.accuracy:.1f}%",
@@ -217,7 +217,9 @@ def _show_fitted(fitted: FittedTable, on: str) -> None:
             f"{100 * each.accepted / each.questions:.1f}%",
             f"{each.wrong:,}",
         )
-    console.print(shown)
+        for each in fitted.kinds
+    )
+    console.print(plain_table(("kind", *(Column(head, justify="right") for head in heads)), rows))
     console.print(f"accepted: by {CALIBRATED}; all figures are cross-fitted", style="dim")
     alike = fitted.shared.alike_given_wrong
     console.print(beta_text(asdict(fitted.shared.beta), None if alike is None else asdict(alike)), style="dim")

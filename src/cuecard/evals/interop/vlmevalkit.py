@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from cuecard import disk
 from cuecard.answers import extract
-from cuecard.disk import CannotStore
 from cuecard.domain.errors import BadInput, required
 from cuecard.domain.question import AnswerKind, Question, letter
 from cuecard.evals import interop
@@ -259,8 +259,6 @@ def _to_xlsx(path: Path, columns: Sequence[str], table: Sequence[Row]) -> Path:
             cell = book.active.cell(number, place, row.get(name))
             if isinstance(row.get(name), str):
                 cell.data_type = "s"  # write cells that start with = as text
-    try:
-        book.save(path)
-    except OSError as error:
-        raise CannotStore(f"cannot write {path}: {error.strerror}") from error
+    with disk.replacing(path) as file:
+        book.save(file)
     return path

@@ -111,16 +111,17 @@ class Composition:
 
     def close(self) -> None:
         """Cancel the arms that are not done; they get no outcome."""
+
+        def close() -> None:
+            with self._lock:
+                for running in self._running.values():
+                    running.close()
+                self._running.clear()
+
         # on a thread, because an event loop may run in this one; joined even if this task is cancelled
-        thread = threading.Thread(target=self._close)
+        thread = threading.Thread(target=close)
         thread.start()
         thread.join()
-
-    def _close(self) -> None:
-        with self._lock:
-            for running in self._running.values():
-                running.close()
-            self._running.clear()
 
     def _arm(self, arm: Arm) -> Generator[Requests, None, ArmOutcome]:
         """Yield the calls that the arm waits for, and return its result."""

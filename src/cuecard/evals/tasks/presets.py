@@ -165,28 +165,23 @@ _CHOICE, _YES_NO = "choice", "yes_no"
 _PERCEPTION: dict[str, Preset] = {
     "mmbench": Preset(
         "abilities, with rotated options (CircularEval)", "lmms-lab/MMBench", "en", "dev", _CHOICE, "exact", _mmbench,
-        ("index", "question", "A", "B", "image"), "circular",
-        vlmevalkit="MMBench_DEV_EN",
+        ("index", "question", "A", "B", "image"), "circular", vlmevalkit="MMBench_DEV_EN",
     ),
     "mmstar": Preset(
         "questions that need the image", "Lin-Chen/MMStar", None, "val", _CHOICE, "exact", _mmstar,
-        ("index", "question", "answer", "image"),
-        vlmevalkit="MMStar",
+        ("index", "question", "answer", "image"), vlmevalkit="MMStar",
     ),
     "pope": Preset(
         "objects that are there, or not", "lmms-lab/POPE", None, "test", _YES_NO, "exact", _pope,
-        ("question", "answer", "image"), "pope",
-        vlmevalkit="POPE",
+        ("question", "answer", "image"), "pope", vlmevalkit="POPE",
     ),
     "realworldqa": Preset(
         "pictures from the road and elsewhere", "lmms-lab/RealWorldQA", None, "test", "choice, number, …", "exact",
-        _realworldqa, ("question", "answer", "image"),
-        vlmevalkit="RealWorldQA",
+        _realworldqa, ("question", "answer", "image"), vlmevalkit="RealWorldQA",
     ),
     "mme": Preset(
         "perception and cognition, two questions an image", "lmms-lab/MME", None, "test", _YES_NO, "exact", _mme,
-        ("question_id", "question", "answer", "category", "image"), "mme",
-        vlmevalkit="MME",
+        ("question_id", "question", "answer", "category", "image"), "mme", vlmevalkit="MME",
     ),
     "hallusionbench": Preset(
         "figures and illusions, edited or not", "lmms-lab/HallusionBench", None, "image", _YES_NO, "exact",
@@ -195,23 +190,19 @@ _PERCEPTION: dict[str, Preset] = {
     ),
     "blink": Preset(
         "fourteen tasks of seeing, with several images", "BLINK-Benchmark/BLINK", "+".join(_BLINK.split()), "val",
-        _CHOICE, "exact", _blink, ("prompt|question", "choices", "answer", "image_1"), "blink",
-        vlmevalkit="BLINK",
+        _CHOICE, "exact", _blink, ("prompt|question", "choices", "answer", "image_1"), "blink", vlmevalkit="BLINK",
     ),
     "cv-bench": Preset(
         "counts, relations, depth and distance", "nyu-visionx/CV-Bench", "default", "test", _CHOICE, "exact",
-        _cv_bench, ("question", "choices", "answer", "source", "image"), "cv-bench",
-        vlmevalkit="CV-Bench",
+        _cv_bench, ("question", "choices", "answer", "source", "image"), "cv-bench", vlmevalkit="CV-Bench",
     ),
     "vmcbench": Preset(
         "questions of twenty sets, made choices", "suyc21/VMCBench", None, "dev", _CHOICE, "exact", _vmcbench,
-        ("question", "A", "B", "C", "D", "category", "image"), "vmcbench",
-        vlmevalkit="VMCBench_DEV",
+        ("question", "A", "B", "C", "D", "category", "image"), "vmcbench", vlmevalkit="VMCBench_DEV",
     ),
     "mmvet": Preset(
         "open questions, graded by a judge", "lmms-lab/MMVet", None, "test", "free_text", "judged", _mmvet,
-        ("question", "answer", "capability", "image"), note=_JUDGED,
-        vlmevalkit="MMVet",
+        ("question", "answer", "capability", "image"), note=_JUDGED, vlmevalkit="MMVet",
     ),
 }  # fmt: skip
 
@@ -348,8 +339,7 @@ _SUBJECTS: dict[str, Preset] = {
     ),
     "mmmu-pro": Preset(
         "the same with ten options", "MMMU/MMMU_Pro", "standard (10 options)", "test", "choice", "exact", _mmmu,
-        ("id", "question", "options", "answer", "subject", "image_1"), "mmmu",
-        vlmevalkit="MMMU_Pro_10c",
+        ("id", "question", "options", "answer", "subject", "image_1"), "mmmu", vlmevalkit="MMMU_Pro_10c",
     ),
     "mathvista": Preset(
         "mathematics in pictures", "AI4Math/MathVista", None, "testmini", "choice, number, list", "mathvista",
@@ -364,8 +354,7 @@ _SUBJECTS: dict[str, Preset] = {
     ),
     "scienceqa": Preset(
         "school science, questions with an image", "lmms-lab/ScienceQA", "ScienceQA-IMG", "test", "choice", "exact",
-        _scienceqa, ("question", "choices", "answer", "image"),
-        vlmevalkit="ScienceQA_TEST",
+        _scienceqa, ("question", "choices", "answer", "image"), vlmevalkit="ScienceQA_TEST",
     ),
 }  # fmt: skip
 
@@ -423,33 +412,27 @@ _SHORT = "short_text"
 _DOCUMENTS: dict[str, Preset] = {
     "chartqa": Preset(
         "charts", "lmms-lab/ChartQA", None, "test", _SHORT, "relaxed", _chartqa,
-        ("question|query", "answer|label", "image"),
-        vlmevalkit="ChartQA_TEST",
+        ("question|query", "answer|label", "image"), vlmevalkit="ChartQA_TEST",
     ),
     "docvqa": Preset(
         "scanned documents", "lmms-lab/DocVQA", "DocVQA", "validation", _SHORT, "anls", _docvqa,
-        ("question", "answers", "image"),
-        vlmevalkit="DocVQA_VAL",
+        ("question", "answers", "image"), vlmevalkit="DocVQA_VAL",
     ),
     "infovqa": Preset(
         "infographics", "lmms-lab/DocVQA", "InfographicVQA", "validation", _SHORT, "anls", _docvqa,
-        ("question", "answers", "image"),
-        vlmevalkit="InfoVQA_VAL",
+        ("question", "answers", "image"), vlmevalkit="InfoVQA_VAL",
     ),
     "textvqa": Preset(
         "text in photographs", "lmms-lab/textvqa", None, "validation", _SHORT, "vqa", _textvqa,
-        ("question", "answers", "image"),
-        vlmevalkit="TextVQA_VAL",
+        ("question", "answers", "image"), vlmevalkit="TextVQA_VAL",
     ),
     "ocrbench": Preset(
         "text recognition and reading", "echo840/OCRBench", None, "test", _SHORT, "ocrbench", _ocrbench,
-        ("dataset", "question", "question_type", "answer", "image"), "ocrbench",
-        vlmevalkit="OCRBench",
+        ("dataset", "question", "question_type", "answer", "image"), "ocrbench", vlmevalkit="OCRBench",
     ),
     "ai2d": Preset(
         "diagrams of school books", "lmms-lab/ai2d", None, "test", "choice", "exact", _ai2d,
-        ("question", "options", "answer", "image"),
-        vlmevalkit="AI2D_TEST",
+        ("question", "options", "answer", "image"), vlmevalkit="AI2D_TEST",
     ),
 }  # fmt: skip
 
