@@ -43,15 +43,6 @@ class Piece:
     is_reasoning: bool
 
 
-@dataclass(frozen=True)
-class Parsed:
-    """A whole reply. `unclosed`: its reasoning was not closed, so it is truncated."""
-
-    reasoning: str
-    answer: str
-    unclosed: bool = False
-
-
 class _At(Enum):
     LEADING = auto()
     """Before the first character that is not white space, or directly after a block of reasoning."""
@@ -219,9 +210,9 @@ class ReasoningParser:
         steps = {
             _At.LEADING: self._leading,
             _At.INSIDE: self._inside,
-            _At.UNSURE: self._unsure,
-            _At.PROSE: self._prose,
-            _At.BEHIND: self._prose,
+            _At.UNSURE: self._open,
+            _At.PROSE: self._open,
+            _At.BEHIND: self._open,
             _At.ANSWER: self._answer,
         }
         while self._buffer and steps[self._at](ended):
@@ -251,21 +242,11 @@ class ReasoningParser:
             self._close()
         return bool(tag)
 
-    def _unsure(self, ended: bool) -> bool:
+    def _open(self, ended: bool) -> bool:
+        """Text that a closing tag, a marker or the end of the reply tells apart from the answer."""
         at, tag = self._tags.any.first(self._buffer, ended=ended)
-        self._hold(self._buffer[:at])
-        if self._ends_reasoning(tag):
-            self._emit("".join(self._held), is_reasoning=True)
-            self._held.clear()
-            self._close()
-        else:
-            self._hold(self._buffer[at : at + len(tag)])
-        self._buffer = self._buffer[at + len(tag) :]
-        return bool(tag)
-
-    def _prose(self, ended: bool) -> bool:
-        at, tag = self._tags.any.first(self._buffer, ended=ended)
-        used = self._think(self._buffer[:at])
+        take = self._hold if self._at is _At.UNSURE else self._think
+        used = take(self._buffer[:at])
         if self._at is _At.ANSWER:
             self._buffer = self._buffer[used:]
             return True
@@ -274,7 +255,7 @@ class ReasoningParser:
             self._held.clear()
             self._close()
         elif tag:
-            self._think(self._buffer[at : at + len(tag)])
+            take(self._buffer[at : at + len(tag)])
         self._buffer = self._buffer[at + len(tag) :]
         return bool(tag)
 
@@ -300,10 +281,10 @@ class ReasoningParser:
             self._at, self._closed = _At.ANSWER, True
         return used
 
-    def _hold(self, text: str) -> None:
-        if text:
-            self._held.append(text)
-            self._previous = text[-1]
+    def _hold(self, text: str) -> int:
+        self._held.append(text)
+        self._previous = text[-1:] or self._previous
+        return len(text)
 
     def _ends_reasoning(self, tag: str) -> bool:
         """Whether a closing tag is unquoted, and its opening tag was not mentioned before."""
@@ -355,15 +336,15 @@ def _portions(text: str) -> Iterator[str]:
     return (text[at : at + _PORTION] for at in range(0, len(text), _PORTION))
 
 
-def parse(text: str, start: Start = Start.UNSURE) -> Parsed:
-    """Parse a whole reply."""
+def parse(text: str, start: Start = Start.UNSURE) -> ReasoningParser:
+    """The parser after a whole reply; if it is still `inside`, the reply is truncated in its reasoning."""
     parser = ReasoningParser(start)
     parser.feed(text)
     parser.end()
-    return Parsed(parser.reasoning, parser.answer, parser.inside)
+    return parser
 
 
 def visible(text: str) -> str | None:
     """The reply without its reasoning; None if the reasoning is not closed."""
     parsed = parse(text)
-    return None if parsed.unclosed else parsed.answer
+    return None if parsed.inside else parsed.answer

@@ -303,7 +303,7 @@ def parted(text: str, apart: str = "") -> tuple[str, str | None, bool]:
     """(answer, reasoning, whether the reasoning is unclosed) of a reply; `apart`: reasoning from a separate column."""
     parsed = parse(text)
     thinking = "\n".join(part for part in (apart, parsed.reasoning) if part)
-    return parsed.answer, thinking if parsed.unclosed else thinking or None, parsed.unclosed
+    return parsed.answer, thinking if parsed.inside else thinking or None, parsed.inside
 
 
 def one_line(text: str) -> str:
