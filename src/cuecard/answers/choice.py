@@ -140,19 +140,13 @@ def _is_unclear_place(reply: str, question: Question) -> bool:
     return at in values and (at > len(values) or values[at - 1] != at)
 
 
-@lru_cache(maxsize=256)
-def _hold_places(options: tuple[str, ...]) -> bool:
-    """Whether an option contains "the second answer" or the like."""
-    return any(map(_NTH.search, options))
-
-
 def _with_letters(reply: str, question: Question) -> str:
     """The text with "option B" for "the second option", unless options are numbers or contain "first" or the like."""
     bare = _BARE_PLACE.fullmatch(reply)
     if bare is not None and not any(map(_BARE_PLACE.search, question.options)):
         at = _PLACES[bare["place"].lower()] % len(question.options)
         return f"option {letter(at)}" if _PLACES[bare["place"].lower()] < len(question.options) else reply
-    if len(reply) > _MOST_ORDINAL_CHARS or not _NTH.search(reply) or _hold_places(question.options):
+    if len(reply) > _MOST_ORDINAL_CHARS or not _NTH.search(reply) or any(map(_NTH.search, question.options)):
         return reply
     numbered = question.labels or any(_value(option) is not None for option in question.options)
 

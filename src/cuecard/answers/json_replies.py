@@ -40,7 +40,6 @@ _HALF_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?\Z")
 _HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 
 
-NO_JSON = "it is not one JSON value, with no name twice in an object"
 _FENCE = re.compile(r"```(?:json)?[^\S\n]*+\n", re.IGNORECASE)
 _ATTEMPTS = 50
 _OPENS = re.compile(r"[\[{]")

@@ -211,7 +211,7 @@ async def misfit_of(text: str, question: Question) -> schemas.Misfit | None:
     """Why the answer to a question in JSON does not fit; None if it fits."""
     found = extract(text, shape_of(question))
     if not found.parsed:
-        return schemas.Misfit(json_replies.NO_JSON)
+        return schemas.Misfit("it is not one JSON value, with no name twice in an object")
     return None if question.schema is None else await schemas.misfit_soon(question.schema, found.text)
 
 

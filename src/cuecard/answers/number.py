@@ -23,7 +23,7 @@ from cuecard.answers.text.markup import (
     unboxed,
     unquoted,
 )
-from cuecard.answers.text.numerals import MOST_NUMERALS, Numeral, irrational, numerals
+from cuecard.answers.text.numerals import IRRATIONAL, MOST_NUMERALS, Numeral, numerals
 from cuecard.answers.text.statements import answerable, not_given, one_of, refuses
 from cuecard.answers.text.units import unit
 from cuecard.domain.question import Answer, Blank, Question, Reading
@@ -182,7 +182,7 @@ def _claim(sentence: str, question: Question, language: str) -> Reading:
         return Blank.UNCLEAR
     if not found:
         return Answer(missing or "", value)
-    if irrational(sentence[results[-1] if results else 0 :]):
+    if IRRATIONAL.search(sentence[results[-1] if results else 0 :]):
         return Blank.UNCLEAR
     start, end, _ = unit(sentence, found[0].start, found[0].end)
     return Answer(sentence[start:end].strip(), value)
@@ -226,15 +226,9 @@ def _none_of(sentence: str, question: Question) -> str | None:
     """Words that deny the presence of what the question counts: "no red" for "How many red digits …"."""
     for found in _NO_SUCH.finditer(sentence):
         thing = next(group for group in found.groups() if group is not None).lower()
-        if f" {thing}" in _spaced_words(question.text) or (found["zh"] and thing in question.text):
+        if re.search(rf"\b{thing}", question.text, re.IGNORECASE) or (found["zh"] and thing in question.text):
             return found.group().strip()
     return None
-
-
-@lru_cache(maxsize=64)
-def _spaced_words(text: str) -> str:
-    """A question's words, a space before each."""
-    return " " + " ".join(re.findall(r"\w+", text.lower()))
 
 
 # --- mathematical expressions -----------------------------------------------------------------------------------------

@@ -268,9 +268,10 @@ _BY_THREES = {
 }
 _POINTS_GROUP = re.compile(r"[1-9]\d{0,2}(?:\.\d{3})+")
 """In German and Spanish, where 1.234 is an integer."""
-_IRRATIONAL = pattern(
+IRRATIONAL = pattern(
     r"[√π∞]|\\(?:pi|sqrt|log|ln|sin|cos|tan|[dt]?frac|infty)(?![a-z])|\b(?:sqrt|log|ln|sin|cos|tan)\s?[(\d]|\dpi\b|\be\^"
 )
+"""A root, a multiple of π or a function, which digits cannot express exactly."""
 
 
 def numerals(text: str, language: str = "en") -> list[Numeral]:
@@ -283,11 +284,6 @@ def numerals(text: str, language: str = "en") -> list[Numeral]:
         if not kept or numeral.start >= kept[-1].end:  # 3 is part of 3万
             kept.append(numeral)
     return kept
-
-
-def irrational(text: str) -> bool:
-    """Whether a text contains a root, a multiple of π or a function, which digits cannot express exactly."""
-    return _IRRATIONAL.search(text) is not None
 
 
 def literal(body: str, language: str = "en") -> Fraction | None:
