@@ -41,16 +41,6 @@ def words(text: str) -> list[str]:
     return re.findall(r"\s*\S+", text.rstrip())
 
 
-def first(parts: Sequence[str]) -> list[float]:
-    """Weights that keep the beginning."""
-    return [-float(place) for place in range(len(parts))]
-
-
-def last(parts: Sequence[str]) -> list[float]:
-    """Weights that keep the end."""
-    return [float(place) for place in range(len(parts))]
-
-
 def content(parts: Sequence[str]) -> list[float]:
     """Weights that keep numbers and names first, then long words, which carry more than short ones."""
     return [1000.0 * bool(_TELLING.search(part)) + len(part.strip()) for part in parts]
@@ -76,8 +66,8 @@ def by_chance(parts: Sequence[str]) -> list[float]:
 
 
 TEXT_ONLY: Mapping[str, Callable[[Sequence[str]], list[float]]] = {
-    "first": first,
-    "last": last,
+    "first": lambda parts: [-float(place) for place in range(len(parts))],
+    "last": lambda parts: [float(place) for place in range(len(parts))],
     "content": content,
     "sentences": sentences,
     "random": by_chance,

@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import EnumType, Flag, auto
 from pathlib import Path
@@ -338,30 +338,23 @@ def _table(given: Any, beside: Path) -> AcceptanceTable | None:
 
 def write(path: Path, policy: PolicyFile) -> None:
     """Write the file; options that are not set are left out. Raises BadInput when the path cannot be written."""
-    lines = [
-        "# Made by `cuecard tune`, for `cuecard ask --policy`, `[pair] policy` of a cuecard.toml, and evaluations.",
-        f"version = {VERSION}",
-        *_lines({"strategy": policy.strategy, **policy.options}),
-    ]
-    if policy.origin is not None:
-        lines += ["", "[origin]", *_lines(asdict(policy.origin))]
-    if policy.table is not None:
-        values = policy.table.as_object()
-        kinds, evidence = values.pop("kinds"), values.pop("evidence", None)
-        lines += ["", "[table]", *_lines(values)]
-        lines += ["", "[table.evidence]", *_lines(evidence)] if evidence else []
-        for kind, weights in kinds.items():
-            lines += ["", f"[table.kinds.{json.dumps(kind)}]", *_lines(weights)]
+    about = "# Made by `cuecard tune`, for `cuecard ask --policy`, `[pair] policy` of a cuecard.toml, and evaluations."
+    origin = None if policy.origin is None else asdict(policy.origin)
+    table = None if policy.table is None else policy.table.as_object()
+    whole = {"version": VERSION, "strategy": policy.strategy, **policy.options, "origin": origin, "table": table}
     try:
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        path.write_text("\n".join((about, *_lines(whole), "")), encoding="utf-8")
     except OSError as error:
         raise BadInput(f"cannot write {path}: {error.strerror}", "give another --out") from error
 
 
-def _lines(table: Mapping[str, Any]) -> list[str]:
-    # JSON strings are TOML strings, except for the one control character that JSON does not escape
-    return [
-        f"{name} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
-        for name, value in table.items()
-        if value is not None
-    ]
+def _lines(table: Mapping[str, Any], name: str = "") -> Iterator[str]:
+    """A table in TOML, without values of None: first its own values, then the tables in it."""
+    for key, value in table.items():
+        if value is not None and not isinstance(value, Mapping):
+            # JSON strings are TOML strings, except for the one control character that JSON does not escape
+            yield f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            inner = name + (key if key.isidentifier() and key.isascii() else json.dumps(key))
+            yield from ("", f"[{inner}]", *_lines(value, f"{inner}."))
