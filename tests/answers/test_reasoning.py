@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cuecard.answers.reasoning_parser import Parsed, Piece, ReasoningParser, Start, parse, visible
+from cuecard.answers.reasoning_parser import Piece, ReasoningParser, Start, parse, visible
 from cuecard.answers.text import reasoning_tags
 from cuecard.answers.text.reasoning_tags import tag_table
 
@@ -218,7 +218,8 @@ def test_a_reasoning_field_that_is_cut_is_not_taken_for_a_short_answer() -> None
 
 
 def test_reasoning_that_was_never_closed_is_reported() -> None:
-    assert parse("<think>it is") == Parsed("it is", "", unclosed=True)
+    parsed = parse("<think>it is")
+    assert (parsed.reasoning, parsed.answer, parsed.inside) == ("it is", "", True)
     assert visible("<think>a</think><think>b") is None
 
 
