@@ -26,11 +26,9 @@ Reply = tuple[Mapping[str, Any], bytes]
 class ChildWorker:
     """Runs a script, which answers `{}` once it is ready; started by the first job, and blocks its callers."""
 
-    def __init__(
-        self, script: Path, *arguments: str, start_s: float = START_S, environment: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, script: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         self._command = [sys.executable, "-P", str(script), *arguments]
-        self._start_s, self._environment = start_s, {"PYTHONIOENCODING": "utf-8", **(environment or {})}
+        self._environment = {"PYTHONIOENCODING": "utf-8", **(environment or {})}
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
         atexit.register(self.close)
@@ -48,7 +46,7 @@ class ChildWorker:
                     env=os.environ | self._environment,
                     start_new_session=True,  # Ctrl-C is for this process, which ends its children itself
                 )
-                self._reply(self._child, {}, self._start_s, b"")
+                self._reply(self._child, {}, START_S, b"")
             return self._reply(self._child, job, limit_s, data)
 
     def close(self) -> None:

@@ -55,8 +55,7 @@ class Misfit:
 class Checker:
     """A child process that checks one schema or answer at a time."""
 
-    def __init__(self, limit_s: float = LIMIT_S) -> None:
-        self._limit_s = limit_s
+    def __init__(self) -> None:
         self._worker = ChildWorker(SCRIPT, "schemas")
         self._turn = threading.Lock()
         self.threads = ThreadPoolExecutor(2, "cuecard schemas")
@@ -67,7 +66,7 @@ class Checker:
             raise ChecksBusy(f"other JSON schemas have been checked for more than {BUSY_S:g} s")
         try:
             job = {"schema": schema} if text is None else {"schema": schema, "text": text}
-            reply, _ = self._worker.do(job, self._limit_s)
+            reply, _ = self._worker.do(job, LIMIT_S)
         except EOFError as error:  # the child ran out of memory
             raise TimeoutError from error
         finally:

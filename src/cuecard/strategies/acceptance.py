@@ -99,15 +99,12 @@ def _is_open(question: Question, team: Team, rules: Sequence[SingleRule], large:
         return question.kind is AnswerKind.JSON  # the small model's JSON may fit, as a fallback
     if sure is None:
         return True
-
-    def is_open(rule: SingleRule) -> bool:
-        match rule:
-            case Acceptance(agreement, least):
-                return agreement and (least is None or sure >= least)
-            case Calibrated(least):
-                return _table(team).most(question.kind, sure) >= least
-
-    return any(map(is_open, rules))
+    return any(
+        rule.agreement and (rule.confidence is None or sure >= rule.confidence)
+        if isinstance(rule, Acceptance)
+        else _table(team).most(question.kind, sure) >= rule.least
+        for rule in rules
+    )
 
 
 def _accepted(
