@@ -86,20 +86,20 @@ class LiveRun:
 
     def samples(self, known: Mapping[str, Sequence[Example]]) -> list[Request]:
         """For each task the question of median latency among those that `HEADLINE` transferred, under several arms."""
-        return [sample for task in known if (sample := self._sample(task, known[task])) is not None]
-
-    def _sample(self, task: str, known: Sequence[Example]) -> Request | None:
-        transferred = sorted(
-            (outcome.total_s, id)
-            for (of, id, arm), outcome in self.outcomes.items()
-            if (of, arm) == (task, HEADLINE) and outcome.route is Route.TRANSFERRED
-        )
-        if not transferred:
-            return None
-        _, chosen = transferred[len(transferred) // 2]
-        example = next(each for each in known if each.id == chosen)
-        outcomes = {arm: self.outcomes[task, chosen, arm] for arm in SAMPLED}
-        return Request(example, outcomes, f"of the questions that {HEADLINE} transferred, of median latency")
+        samples = []
+        for task, examples in known.items():
+            transferred = sorted(
+                (outcome.total_s, id)
+                for (of, id, arm), outcome in self.outcomes.items()
+                if (of, arm) == (task, HEADLINE) and outcome.route is Route.TRANSFERRED
+            )
+            if transferred:
+                _, chosen = transferred[len(transferred) // 2]
+                example = next(each for each in examples if each.id == chosen)
+                outcomes = {arm: self.outcomes[task, chosen, arm] for arm in SAMPLED}
+                why = f"of the questions that {HEADLINE} transferred, of median latency"
+                samples.append(Request(example, outcomes, why))
+        return samples
 
 
 async def examine(plan: Plan, models: Mapping[str, Model], listen: Callable[[Record], None]) -> LiveRun:
@@ -140,13 +140,14 @@ class Tally:
 
     def figures(self, task: str, arms: Iterable[str]) -> dict[str, Figures]:
         """By arm. Speed-ups are over the questions that both the arm and the baseline have answered."""
-        return {arm: self._of(self._answers.get((task, arm), {}), task) for arm in arms}
-
-    def _of(self, answers: Mapping[str, Record], task: str) -> Figures:
-        alone = self._answers.get((task, BASELINE), {})
-        took, slow = (sum(each[id]["latency"]["total_s"] for id in answers if id in alone) for each in (answers, alone))
-        return Figures(
-            mean(record["score"] for record in answers.values()),
-            mean(record["latency"]["total_s"] for record in answers.values()),
-            slow / took if took else None,
-        )
+        alone, figures = self._answers.get((task, BASELINE), {}), {}
+        for arm in arms:
+            own = self._answers.get((task, arm), {})
+            both = [(own[id], alone[id]) for id in own if id in alone]
+            took, slow = (sum(each[side]["latency"]["total_s"] for each in both) for side in (0, 1))
+            figures[arm] = Figures(
+                mean(record["score"] for record in own.values()),
+                mean(record["latency"]["total_s"] for record in own.values()),
+                slow / took if took else None,
+            )
+        return figures

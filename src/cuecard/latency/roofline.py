@@ -323,8 +323,15 @@ _SMALL_EYE = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "deep
 _LARGE_EYE = {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "deepstack_visual_indexes": [8, 16, 24]}
 
 
-def _preset(text: Mapping[str, Any], eye: Mapping[str, Any], tied: bool, kind: str = "qwen3_vl") -> dict[str, Any]:
+def _preset(
+    layers: int, hidden: int, heads: int, intermediate: int, eye: Mapping[str, Any], *, tied: bool, **text: Any
+) -> dict[str, Any]:
     decoder = {
+        "num_hidden_layers": layers,
+        "hidden_size": hidden,
+        "num_attention_heads": heads,
+        "num_key_value_heads": 8,
+        "intermediate_size": intermediate,
         "head_dim": 128,
         "vocab_size": 151936,
         "max_position_embeddings": 262144,
@@ -340,9 +347,10 @@ def _preset(text: Mapping[str, Any], eye: Mapping[str, Any], tied: bool, kind: s
         "spatial_merge_size": 2,
         "temporal_patch_size": 2,
         "num_position_embeddings": 2304,
-        "out_hidden_size": decoder["hidden_size"],
+        "out_hidden_size": hidden,
         **eye,
     }
+    kind = "qwen3_vl_moe" if "num_experts" in text else "qwen3_vl"
     return {"model_type": kind, "text_config": decoder, "vision_config": vision, "tie_word_embeddings": tied}
 
 
@@ -350,25 +358,8 @@ def _rope(theta: int, section: list[int]) -> dict[str, Any]:
     return {"rope_type": "default", "rope_theta": theta, "mrope_interleaved": True, "mrope_section": section}
 
 
-def _dense(layers: int, hidden: int, heads: int, intermediate: int) -> dict[str, Any]:
-    return {
-        "num_hidden_layers": layers,
-        "hidden_size": hidden,
-        "num_attention_heads": heads,
-        "num_key_value_heads": 8,
-        "intermediate_size": intermediate,
-    }
-
-
-_MIXTURE = {
-    **_dense(48, 2048, 32, 6144),
-    "num_key_value_heads": 4,
-    "moe_intermediate_size": 768,
-    "num_experts": 128,
-    "num_experts_per_tok": 8,
-}
+_EXPERTS = {"num_key_value_heads": 4, "moe_intermediate_size": 768, "num_experts": 128, "num_experts_per_tok": 8}
 _TINY = {
-    **_dense(4, 128, 4, 384),
     "num_key_value_heads": 2,
     "head_dim": 64,
     "vocab_size": 1024,
@@ -390,13 +381,13 @@ _TINY_MARKS = {
     "vision_end_token_id": 1003,
 }
 PRESETS: Mapping[str, dict[str, Any]] = {
-    "qwen3-vl-tiny": _preset(_TINY, _TINY_EYE, tied=True) | _TINY_MARKS,
-    "qwen3-vl-tiny-deep": _preset({**_TINY, "num_hidden_layers": 12}, _TINY_EYE, tied=True) | _TINY_MARKS,
-    "qwen3-vl-2b": _preset(_dense(28, 2048, 16, 6144), _SMALL_EYE, tied=True),
-    "qwen3-vl-4b": _preset(_dense(36, 2560, 32, 9728), _SMALL_EYE, tied=True),
-    "qwen3-vl-8b": _preset(_dense(36, 4096, 32, 12288), _LARGE_EYE, tied=False),
-    "qwen3-vl-32b": _preset(_dense(64, 5120, 64, 25600), _LARGE_EYE, tied=False),
-    "qwen3-vl-30b-a3b": _preset(_MIXTURE, _LARGE_EYE, tied=False, kind="qwen3_vl_moe"),
+    "qwen3-vl-tiny": _preset(4, 128, 4, 384, _TINY_EYE, tied=True, **_TINY) | _TINY_MARKS,
+    "qwen3-vl-tiny-deep": _preset(12, 128, 4, 384, _TINY_EYE, tied=True, **_TINY) | _TINY_MARKS,
+    "qwen3-vl-2b": _preset(28, 2048, 16, 6144, _SMALL_EYE, tied=True),
+    "qwen3-vl-4b": _preset(36, 2560, 32, 9728, _SMALL_EYE, tied=True),
+    "qwen3-vl-8b": _preset(36, 4096, 32, 12288, _LARGE_EYE, tied=False),
+    "qwen3-vl-32b": _preset(64, 5120, 64, 25600, _LARGE_EYE, tied=False),
+    "qwen3-vl-30b-a3b": _preset(48, 2048, 32, 6144, _LARGE_EYE, tied=False, **_EXPERTS),
 }
 """By name, in the form of a `config.json`."""
 

@@ -10,7 +10,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
@@ -161,13 +162,8 @@ class SharedState(LimitState):
         return allowances
 
     def as_dict(self) -> dict[str, Any] | None:
-        on_failure = "allow" if self._allow else "refuse"
-        return {
-            "up": self.up,
-            "on_failure": on_failure,
-            "failures": self.failures,
-            "unsettled": len(self._unsettled),
-        }
+        on_failure, unsettled = "allow" if self._allow else "refuse", len(self._unsettled)
+        return {"up": self.up, "on_failure": on_failure, "failures": self.failures, "unsettled": unsettled}
 
     # --- background work ----------------------------------------------------------------------------------------------
 
@@ -177,7 +173,9 @@ class SharedState(LimitState):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._charge_all())
             tasks.create_task(self._renew_all())
-            tasks.create_task(self._watch())
+            while True:
+                await asyncio.sleep(PAUSE_S)
+                await self._reach()
 
     async def aclose(self) -> None:
         """Charge what is not charged yet, if the server is up, and close the connections."""
@@ -193,10 +191,8 @@ class SharedState(LimitState):
         while True:
             await self._wake.wait()
             self._wake.clear()
-            try:
+            with suppress(StateUnavailable):  # `_guarded` wakes this when the server is reached again
                 await self._charge_waiting()
-            except StateUnavailable:
-                continue  # `_guarded` wakes this when the server is reached again
 
     async def _charge_waiting(self) -> None:
         """Charge requests until none waits. One that fails waits again. Raises StateUnavailable."""
@@ -231,22 +227,14 @@ class SharedState(LimitState):
             for lease in list(self._leases):
                 by_key.setdefault(lease.key.sha256, []).append(lease)
             for leases in by_key.values():
+                spent = [(lease, lease.spent) for lease in leases]
+                arguments = [part for lease, so_far in spent for part in (lease.id, so_far.tokens, so_far.cost)]
                 try:
-                    await self._renew(leases)
+                    await self._call("renew", leases[0].key, self._lease_s, *map(_written, arguments))
                 except StateUnavailable:
                     break
-
-    async def _renew(self, leases: Sequence[Lease]) -> None:
-        spent = [(lease, lease.spent) for lease in leases]
-        arguments = [part for lease, so_far in spent for part in (lease.id, so_far.tokens, so_far.cost)]
-        await self._call("renew", leases[0].key, self._lease_s, *map(_written, arguments))
-        for lease, so_far in spent:
-            lease.reported = so_far
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(PAUSE_S)
-            await self._reach()
+                for lease, so_far in spent:
+                    lease.reported = so_far
 
     async def _reach(self) -> bool:
         """Whether the server answers."""

@@ -74,7 +74,9 @@ class Tools:
     def words(self) -> str:
         """The tools as they are described to a model."""
         lines = ["These tools can be called. Each has the JSON Schema of its arguments:"]
-        lines += [_described(tool) for tool in self.offered]
+        for tool in self.offered:
+            description = f": {tool.description.strip()}" if tool.description.strip() else ""
+            lines.append(f"- {tool.name}{description}\n  Arguments: {as_json(tool.parameters)}")
         if self.calling is Calling.REQUIRED:
             lines.append(f"You have to call {self.offered[0].name if len(self.offered) == 1 else 'a tool'} now.")
         else:
@@ -183,11 +185,6 @@ def _named(tool: object) -> object:
         case {"type": "function", "function": {"name": name}} | {"type": "function", "name": name}:
             return name
     raise BadInput("tool_choice allows what is no function", CHOICES, param="tool_choice")
-
-
-def _described(tool: Tool) -> str:
-    description = f": {tool.description.strip()}" if tool.description.strip() else ""
-    return f"- {tool.name}{description}\n  Arguments: {as_json(tool.parameters)}"
 
 
 def pieces(text: str) -> list[str]:

@@ -40,12 +40,6 @@ class Stepper(Protocol):
         ...
 
 
-def empty(model: Any) -> DynamicCache:
-    """A cache as local models use it: tokens are appended without copying earlier ones, if possible."""
-    cache = DynamicCache(config=model.config)
-    return growing(model.config) if shareable(cache) else cache
-
-
 class ByLayers:
     """Decodes with the checkpoint's own layers."""
 
@@ -291,7 +285,10 @@ class Runner:
     def run(self, workload: Workload, prompt: PromptIds) -> Timed:
         """Generate exactly the workload's output tokens, each transferred to the host and decoded to text at once."""
         stepper = self._stepper(workload)
-        cache, cached = empty(self._model), 0
+        config, cached = self._model.config, 0
+        cache = DynamicCache(config=config)
+        if shareable(cache):  # as in local models, tokens are appended without copying earlier ones
+            cache = growing(config)
         if workload.cached_text_tokens is not None:
             cached = prompt.head + workload.cached_text_tokens
             self._forward(prompt.ids[:cached], self._tensors(prompt, workload.batch, cached), cache, workload.batch, 0)
