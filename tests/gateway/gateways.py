@@ -20,11 +20,12 @@ from cuecard.gateway.app import AppSettings, Reloader, application
 from cuecard.gateway.config import GatewaySettings, ImageSettings
 from cuecard.gateway.pairs import Occupancy, Pairs, Service
 from cuecard.gateway.records import Journal
-from cuecard.gateway.tables import Key
+from cuecard.gateway.tables import Key, PairSettings, Prices
 from cuecard.models.base import Model
 from cuecard.models.images.fetcher import Fetcher
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel
+from cuecard.strategies.policy import Policy
 
 THOUGHT = "One cat on the mat, two in the tree, so there are three."
 COUNT = "How many cats are there? Answer with a number."
@@ -57,10 +58,14 @@ def service(
     name: str = "cuecard",
     aliases: Collection[str] = (),
     occupancy: Occupancy | None = None,
-    **defaults: Any,
+    policy: Policy | None = None,
+    prices: Mapping[str, Prices] | None = None,
+    **settings: Any,
 ) -> Service:
-    """A pair with these policy defaults."""
-    return Service(models, name=name, aliases=aliases, occupancy=occupancy or Occupancy(), **defaults)
+    """A pair with these settings."""
+    kept = PairSettings(aliases=list(aliases), **settings)
+    own = {"policy": policy or Policy(), "prices": prices or {}, "occupancy": occupancy or Occupancy()}
+    return Service(models, name=name, settings=kept, **own)
 
 
 class QuickPolling:

@@ -49,7 +49,7 @@ def test_one_server_or_several_a_role(tmp_path):
 def test_a_service_follows_its_file_and_holds_no_key(tmp_path, monkeypatch):
     monkeypatch.setenv("KEY_OF_THREE", "s3cret")
     service = Pairs.configured(config_file.read(written(PAIR, tmp_path))).first
-    assert service.strategy == "transfer"
+    assert service.settings.strategy == "transfer"
     assert set(service.concrete) == {"tiny", "huge"}
     assert "s3cret" not in repr(vars(service))
 

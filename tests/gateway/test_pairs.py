@@ -134,12 +134,12 @@ async def test_an_effort_has_the_budget_of_its_pair(name, tokens):
     assert own["cuecard"]["limits"]["reasoning_tokens"] == 3
 
 
-@pytest.mark.parametrize("effort", ["medium", "hgih", "", 7])
+@pytest.mark.parametrize("effort", ["huge", "hgih", "", 7])
 async def test_an_effort_that_is_not_there_is_refused_with_those_that_are(effort):
     async with served(pair("tiny-1", "huge-2", efforts={"low": 7, "high": 9})) as plain:
         refused = await plain.post("v1/chat/completions", json=asked("cuecard", reasoning_effort=effort))
     assert refused.status_code == 400
-    assert "low, high" in refused.json()["error"]["message"] or effort == 7
+    assert "low, medium, high" in refused.json()["error"]["message"] or effort == 7
 
 
 def failing(name: str) -> ScriptedModel:

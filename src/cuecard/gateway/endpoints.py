@@ -83,7 +83,7 @@ class Endpoints:
             async with while_connected(request.receive):
                 return await self._by_pair(wire, request, body, client)
         except BeyondAPair:
-            if not wire.can_pass or self._pairs.of(named(body), client.key).pass_to is None:
+            if not wire.can_pass or self._pairs.of(named(body), client.key).settings.pass_to is None:
                 raise
         return await self._by_one_model(request, body, client)
 
@@ -125,7 +125,7 @@ class Endpoints:
         own, passed = body.get("cuecard"), {key: body[key] for key in body if key != "cuecard"}
         info = replace(given(passed), trace=_trace(request))
         service = self._pairs.of(info.model, client.key)
-        role = service.role_of(info.model) or service.pass_to or "large"
+        role = service.role_of(info.model) or service.settings.pass_to or "large"
         if (most := service.limited(max_cost(own if isinstance(own, dict) else {}))) is not None:
             check_passed(passed, service.prices[role], most)
         if not isinstance(model := service.models[role], Pool):

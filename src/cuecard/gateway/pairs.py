@@ -14,7 +14,7 @@ from typing import Any
 from cuecard.domain.errors import BadInput, PairForbidden
 from cuecard.domain.question import AnswerKind
 from cuecard.gateway.config import PAIR, Config, unknown_model, virtual_models
-from cuecard.gateway.tables import EFFORTS, Key, PairTable, Prices, Upstream, check_memory
+from cuecard.gateway.tables import Key, PairSettings, PairTable, Prices, Upstream, check_memory
 from cuecard.gateway.wire.parameters import Unknown, reading, settled
 from cuecard.gateway.wire.request import ParsedRequest
 from cuecard.models import spec
@@ -32,7 +32,6 @@ PARAMS = {
     **{name: name for name in ("temperature", "top_p", "seed")},
 }
 """Setting -> the request parameter that sets it; the `cuecard` object has the other settings."""
-FROM_TABLE = ("aliases", "strategy", "free_form", "pass_to", "prices", "efforts", "max_cost", "unknown_parameters")
 
 
 @dataclass(frozen=True)
@@ -78,26 +77,14 @@ class Service:
     models: Mapping[str, Model]
     _: KW_ONLY
     name: str = PAIR
-    aliases: Collection[str] = ()
-    occupancy: Occupancy = field(default_factory=Occupancy)
-    strategy: str = "mutual"
-    free_form: str = "transfer"
-    """The strategy of questions with a free-text answer."""
+    settings: PairSettings = field(default_factory=PairSettings)
+    """What its requests do by default; the policy's options are in `policy`."""
     policy: Policy = field(default_factory=Policy)
-    pass_to: str | None = None
-    """The role that gets requests that a pair cannot answer; None: they are refused."""
     prices: Mapping[str, Prices] = field(default_factory=dict)
     """By role, of roles that have prices."""
-    efforts: Mapping[str, int] = field(default_factory=lambda: EFFORTS)
-    """`reasoning_effort` -> reasoning tokens."""
-    max_cost: float | None = None
-    """In the currency of the prices; None: no limit."""
-    unknown_parameters: str = Unknown.IGNORE
-    """A value of `Unknown`."""
+    occupancy: Occupancy = field(default_factory=Occupancy)
 
     def __post_init__(self) -> None:
-        """Raises BadInput for an unknown strategy."""
-        known(self.strategy), known(self.free_form)
         self.virtual = virtual_models(self.name)
         self.concrete = {model.name: role for role, model in self.models.items() if role in ("small", "large")}
         self.under_way = 0
@@ -115,8 +102,8 @@ class Service:
         pools, policy = {role: pool(ones, role) for role, ones in table.roles.items()}, table.policy_of(Policy())
         card_selection.check(policy.cut, pools)
         policy.accept_of(pools)
-        same = {each: getattr(table, each) for each in FROM_TABLE}
-        return cls(pools, name=name, policy=policy, occupancy=occupancy, **same)
+        own = PairSettings(**{each: getattr(table, each) for each in PairSettings.model_fields})
+        return cls(pools, name=name, settings=own, policy=policy, prices=table.prices, occupancy=occupancy)
 
     @property
     def served(self) -> list[Model]:
@@ -127,12 +114,17 @@ class Service:
 
     def role_of(self, name: str) -> str | None:
         """The role of a model by its own name; None for a name of the pair, or an unknown one."""
-        return None if name in self.virtual or name in self.aliases else self.concrete.get(name)
+        return None if name in self.virtual or name in self.settings.aliases else self.concrete.get(name)
 
     @property
     def known_as(self) -> list[str]:
         """All names of this pair, and of its models."""
-        return [*self.virtual, *self.aliases, *self.concrete]
+        return [name for names in self.names for name in names]
+
+    @property
+    def names(self) -> tuple[Collection[str], Collection[str], Collection[str]]:
+        """Names of the pair, its aliases, and names of its models."""
+        return self.virtual, self.settings.aliases, self.concrete
 
     def plan(self, parsed: ParsedRequest) -> RequestPlan:
         """Strategy and policy of a request, from its `cuecard` object, its model's name, or the configuration.
@@ -144,14 +136,14 @@ class Service:
             settings["deadline_s"] = min(most_s, settings["deadline_s"])
         wanted, max_cost = settings.pop("strategy", None), self.limited(settings.pop("max_cost", None))
         if (effort := settings.pop("effort", None)) is not None:
-            if effort not in self.efforts:
-                hint = f"there are: none, {', '.join(self.efforts)}"
+            if effort not in self.settings.efforts:
+                hint = f"there are: none, {', '.join(self.settings.efforts)}"
                 raise BadInput(f"unknown reasoning_effort {effort!r}", hint, param="reasoning_effort")
-            settings.setdefault("budget", self.efforts[effort])
-        if parsed.model in self.virtual or parsed.model in self.aliases:
+            settings.setdefault("budget", self.settings.efforts[effort])
+        if parsed.model in self.virtual or parsed.model in self.settings.aliases:
             named, schedule = self.virtual.get(parsed.model, (None, None))
             is_free = parsed.question.kind is AnswerKind.FREE_TEXT
-            strategy = wanted or named or (self.free_form if is_free else self.strategy)
+            strategy = wanted or named or (self.settings.free_form if is_free else self.settings.strategy)
             if schedule is not None:
                 settings.setdefault("schedule", schedule)
         elif (role := self.role_of(parsed.model)) is not None:
@@ -167,7 +159,7 @@ class Service:
         honoured = {name for model in self.models.values() for name in model.abilities.honours}
         if strategy.endswith(":small") or strategy == "vote" or not large_honours:
             honoured.discard("logit_bias")
-        extras, ignored = settled(parsed.parameters, Unknown(self.unknown_parameters), honoured)
+        extras, ignored = settled(parsed.parameters, Unknown(self.settings.unknown_parameters), honoured)
         policy = replace(policy, limits=replace(policy.limits, extras=extras))
         return RequestPlan(strategy, policy, max_cost, ignored)
 
@@ -185,7 +177,7 @@ class Service:
 
     def limited(self, wanted: float | None) -> float | None:
         """The most that a request may cost: the lower of the pair's limit and its own. Raises BadInput."""
-        limits = [limit for limit in (self.max_cost, wanted) if limit is not None]
+        limits = [limit for limit in (self.settings.max_cost, wanted) if limit is not None]
         if limits and (unpriced := [role for role in self.models if role not in self.prices]):
             message = f"max_cost needs the prices of all models, and there are none for: {', '.join(unpriced)}"
             hint = "leave it out, or write prices = { prompt = …, completion = … } under each model in cuecard.toml"
@@ -287,7 +279,7 @@ class Pairs:
 
         If several pairs have this name, it is the first that the key may use. Raises UnknownModel, PairForbidden.
         """
-        meant = [pair for way in ("virtual", "aliases", "concrete") for pair in self if model in getattr(pair, way)]
+        meant = [pair for way in (0, 1, 2) for pair in self if model in pair.names[way]]
         if not meant:
             raise unknown_model(model, self.known_as(key))
         allowed = [pair for pair in meant if key.may_use(pair.name)]
