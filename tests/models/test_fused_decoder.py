@@ -13,7 +13,7 @@ from transformers import DynamicCache
 
 from cuecard.domain.question import Question
 from cuecard.models.base import Limits
-from cuecard.models.local.fused_decoder import StaticDecoder, applies, grown
+from cuecard.models.local.fused_decoder import StaticDecoder, applies
 from cuecard.models.local.model import LocalModel
 from cuecard.models.local.transformers_network import growing
 from cuecard.models.prompt import TAGS, reason
@@ -37,7 +37,7 @@ def test_each_step_has_the_logits_of_the_layers(family: str, fixed: bool, loaded
     cache, _ = read(model, IDS[:, :4])
     with torch.inference_mode():
         decoder = StaticDecoder(model)
-        held: Any = grown(cache)
+        held: Any = cache.layers
         if fixed:
             held = decoder.fixed(len(IDS), 16)
             for place, layer in zip(held, cache.layers, strict=True):
@@ -64,7 +64,7 @@ def test_rotations_go_on_behind_those_that_were_made_first(loaded: Callable[[str
     decoder.cos, decoder.sin = decoder.cos[:4], decoder.sin[:4]
     cache, _ = read(model, IDS[:, :6])
     with torch.inference_mode():
-        found = decoder.logits(IDS[:, 6], 6, grown(cache))
+        found = decoder.logits(IDS[:, 6], 6, cache.layers)
     torch.testing.assert_close(found, read(model, IDS)[1], atol=1e-4, rtol=1e-4)
 
 

@@ -19,7 +19,7 @@ from transformers import DynamicCache
 from cuecard.domain.errors import CuecardError
 from cuecard.latency.inside.checkpoint import PromptIds, Subject, Tensors
 from cuecard.latency.rounds import FUSED, Workload
-from cuecard.models.local.fused_decoder import StaticDecoder, grown
+from cuecard.models.local.fused_decoder import StaticDecoder
 from cuecard.models.local.transformers_network import growing, shareable
 
 ROUND = 256
@@ -67,7 +67,7 @@ class ByFused:
         self._decoder = decoder
 
     def begin(self, cache: DynamicCache, tokens: torch.Tensor, delta: int) -> None:
-        self._held, self._tokens = grown(cache), tokens
+        self._held, self._tokens = cache.layers, tokens
         self._at = cache.get_seq_length() + delta
 
     def step(self) -> torch.Tensor:

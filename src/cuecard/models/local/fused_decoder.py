@@ -2,8 +2,8 @@
 
 For decoders built like Qwen3, Qwen3-VL and Llama. At batch size 1, the cost of a token is that of launching its
 operations or of reading the weights, so operations are few, and each weight is read once. The same step works on keys
-and values that grow (`Growing`, the length is a number) and on fixed ones (`Fixed`, the length is a tensor, so that the
-step can be compiled and captured in a CUDA graph).
+and values that grow (`GrowingLayer` of `transformers_network`, the length is a number) and on fixed ones (`Fixed`, the
+length is a tensor, so that the step can be compiled and captured in a CUDA graph).
 
 Tokens of several calls are decoded in one step (`batched_logits`): weights are read once for all of them, attention is
 computed per call. In float32 a row of a batch differs from the same row alone by the order of sums, about a millionth
@@ -20,7 +20,6 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import DynamicCache
 from transformers.activations import SiLUActivation
 
 LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
@@ -53,17 +52,6 @@ class Layer:
     down: torch.Tensor
 
 
-class Growing:
-    """A layer of a cache from `transformers_network.growing`; the new token is appended."""
-
-    def __init__(self, layer: Any) -> None:
-        self._layer = layer
-
-    def attend(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        found = self._layer.update(keys[:, :, None], values[:, :, None])
-        return functional.scaled_dot_product_attention(query, *found)
-
-
 class Fixed:
     """(batch, kv heads, capacity, head_dim) keys and values; all layers share `at`, the position of the next token."""
 
@@ -78,11 +66,6 @@ class Fixed:
         weights = torch.matmul(query, self.keys.transpose(2, 3)).float() * query.shape[-1] ** -0.5
         weights = torch.softmax(weights.masked_fill(self.places > self.at, float("-inf")), -1)
         return torch.matmul(weights.to(values.dtype), self.values)
-
-
-def grown(cache: DynamicCache) -> list[Growing]:
-    """The layers of a cache, for `StaticDecoder`."""
-    return [Growing(layer) for layer in cache.layers]
 
 
 class StaticDecoder:
@@ -265,8 +248,8 @@ CLOSE = 1e-4
 class Several:
     """One layer of the caches of several calls."""
 
-    def __init__(self, layers: Sequence[Any]) -> None:
-        self._each = [Growing(layer) for layer in layers]
+    def __init__(self, layers: Sequence[Held]) -> None:
+        self._each = layers
 
     def attend(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """As `Held.attend`, row by row, because the lengths differ."""

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
+from torch.nn import functional
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -40,7 +41,7 @@ from cuecard.models.images.images import opened
 from cuecard.models.local import fused_decoder
 from cuecard.models.local.attention_hook import Rows, listening
 from cuecard.models.local.engine import lacking, refusing
-from cuecard.models.local.fused_decoder import StaticDecoder, applies, grown
+from cuecard.models.local.fused_decoder import StaticDecoder, applies
 from cuecard.models.local.network import (
     IMAGES_KEPT,
     LEAST_TEMPERATURE,
@@ -81,6 +82,10 @@ class GrowingLayer(DynamicLayer):
         self.room.keys[:, :, length:end], self.room.values[:, :, length:end] = key_states, value_states
         self._look(end)
         return self.keys, self.values
+
+    def attend(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """As `Held.attend`: the new token is appended."""
+        return functional.scaled_dot_product_attention(query, *self.update(keys[:, :, None], values[:, :, None]))
 
 
 class GrowingCache(DynamicCache):
@@ -239,9 +244,9 @@ class TransformersNetwork:
             return self.extend([token], position, cache, 1)
         tokens = torch.tensor([token], device=self.model.device)
         if self.fused is not None:
-            return self.fused.logits(tokens, position, grown(cache))
+            return self.fused.logits(tokens, position, cache.layers)
         decoder = StaticDecoder(self.model)
-        found = decoder.logits(tokens, position, grown(cache))
+        found = decoder.logits(tokens, position, cache.layers)
         cache.drop_last()
         wanted = self.extend([token], position, cache, 1)
         self.may_fuse = bool((found - wanted).abs().max() <= SAME * wanted.abs().max())

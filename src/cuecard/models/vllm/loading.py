@@ -72,15 +72,9 @@ class EngineSettings:
             raise BadInput(f"vLLM has no engine argument {min(unknown)!r}", did_you_mean(min(unknown), known, ""))
         if owned := sorted(set(self.engine_args) & set(OWNED)):
             raise BadInput(f"{owned[0]} is set by {OWNED[owned[0]]}, not in engine_args", f"write {OWNED[owned[0]]}=…")
-        given = {"max_model_len": self.max_len, "dtype": self.dtype, "revision": self.revision}
-        return {
-            "model": source,
-            "gpu_memory_utilization": self.gpu_memory,
-            "enforce_eager": self.eager,
-            "disable_log_stats": True,
-            **{name: value for name, value in given.items() if value is not None},
-            **self.engine_args,
-        }
+        own = {name: getattr(self, setting) for name, setting in OWNED.items() if name != "model"}
+        given = {name: value for name, value in own.items() if value is not None}
+        return {"model": source, "disable_log_stats": True, **given, **self.engine_args}
 
 
 KEYS: Mapping[str, type] = disk.kinds_of(EngineSettings)
