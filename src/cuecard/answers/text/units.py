@@ -13,8 +13,9 @@ def _read_table() -> tuple[dict[str, str], dict[str, tuple[str, Fraction]]]:
     """The unit of each name, and the size of each converted unit in the first unit of its quantity."""
     names, sizes = defaultdict[str, list[str]](list), dict[str, tuple[str, Fraction]]()
     table = data("units.toml")
-    for unit, listed in table["names"].items():
+    for unit, listed in (*table["names"].items(), *table["words"].items()):
         names[unit] += listed.split(", ")
+    words = {unit: listed.split(", ") for unit, listed in table["words"].items()}
     for unit, size in table["sizes"].items():
         scale, base = size.split()
         sizes[unit] = (base, Fraction(scale))
@@ -23,20 +24,16 @@ def _read_table() -> tuple[dict[str, str], dict[str, tuple[str, Fraction]]]:
         for prefix in prefixes:
             long, power = table["prefixes"][prefix]
             symbols = [f"{sign}{base}" for sign in ("μµu" if prefix == "μ" else prefix)]
-            names[prefix + base] += [*symbols, *(long + word for word in _words(names[base]))]
+            words[prefix + base] = [long + name for name in words.get(base, ())]
+            names[prefix + base] += symbols + words[prefix + base]
             sizes[prefix + base] = (own, scale_of_base * Fraction(10) ** power)
     for lengths, power, signs, word in (("m mm cm km in ft mi", 2, "²", "square"), ("m mm cm ft", 3, "³", "cubic")):
         for length in lengths.split():
             unit = f"{length}^{power}"
-            names[unit] += [unit, f"{length}{signs}", *(f"{word} {name}" for name in _words(names[length]))]
+            names[unit] += [unit, f"{length}{signs}", *(f"{word} {name}" for name in words[length])]
             names[unit] += [f"sq {length}"] if power == 2 else []
             sizes[unit] = (f"m^{power}", sizes.get(length, ("m", Fraction(1)))[1] ** power)
     return {name: unit for unit, listed in names.items() for name in listed}, sizes
-
-
-def _words(names: list[str]) -> list[str]:
-    """The names that prefixes and powers can be joined to: no symbols, no nouns with a capital."""
-    return [name for name in names if len(name) > 3 and name.islower()]
 
 
 _EXACT, _SIZES = _read_table()
