@@ -140,11 +140,11 @@ def _answer(value: Any) -> Answer:
 def _whole(shown: str) -> list[Any] | None:
     """The JSON values of a reply; None if it contains anything else."""
     if (value := _loaded(shown)) is not None:
-        return value
-    pieces = [piece for piece in _AROUND.split(shown, _MOST_PIECES) if piece.strip()]
+        return [value]
     found: list[Any] = []
-    for piece in pieces:
-        if (values := _loaded(piece) or _lines(piece)) is None:
+    for piece in filter(str.strip, _AROUND.split(shown, _MOST_PIECES)):
+        values = _lines(piece) if (value := _loaded(piece)) is None else [value]
+        if values is None:
             return None
         found += values
     return found or None
@@ -154,11 +154,11 @@ def _lines(text: str) -> list[Any] | None:
     """JSON values, one per line; None if a line is no JSON or there is only one."""
     lines = [line.strip().rstrip(";") for line in text.strip().split("\n", _MOST_PIECES)]
     values = [_loaded(line) for line in lines if line] if len(lines) > 1 else [None]
-    return None if None in values else [value for found in values if found for value in found]
+    return None if None in values else values
 
 
-def _loaded(text: str) -> list[Any] | None:
-    """The JSON value of a text, in a list; None if it is no object or list."""
+def _loaded(text: str) -> Any:
+    """The JSON value of a text; None if it is no object or list."""
     if text.lstrip()[:1] not in ("{", "["):
         return None
     try:
@@ -166,7 +166,7 @@ def _loaded(text: str) -> list[Any] | None:
         json.dumps(value, allow_nan=False)
     except (ValueError, RecursionError):
         return None
-    return [value]
+    return value
 
 
 def _calls(found: Sequence[Any], allowed: Union) -> list[dict[str, Any]] | None:
@@ -187,8 +187,7 @@ def _call(value: Any, allowed: Union) -> dict[str, Any] | None:
         return None
     arguments = value.get(ARGUMENTS, value.get("parameters", {}))
     if isinstance(arguments, str):
-        loaded = _loaded(arguments or "{}")
-        arguments = loaded[0] if loaded else None
+        arguments = _loaded(arguments or "{}")
     return {NAME: value[NAME], ARGUMENTS: arguments} if isinstance(arguments, dict) else None
 
 
