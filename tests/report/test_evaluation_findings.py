@@ -195,7 +195,7 @@ def test_the_request_shown_was_transferred_by_both_strategies_and_has_their_call
     about, store = run_folder.opened(run)
     found, known = cases_in(run)
     (task,) = found.tasks
-    asked = examples.request(task, found.baseline, known["pictured"], store)
+    asked = examples.request(task, found.baseline, known["pictured"])
     record = store.answer("pictured", asked.example.id, "mutual")
     store.close()
     assert set(asked.outcomes) == {"short:large", "reason:large", "transfer", "mutual"}

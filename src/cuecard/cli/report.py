@@ -76,7 +76,7 @@ def report(
             raise BadInput(f"{run} has no answers yet", "let it run first")
         summary = summary_of(config, store)
         known = examples.all_examples(config, store)
-        requests = [examples.request(task, found.baseline, known[task.task], store) for task in found.tasks]
+        requests = [examples.request(task, found.baseline, known[task.task]) for task in found.tasks]
         lacking = unfinished(config, store)
         shown = drawn.Evaluation(
             run.resolve().name,

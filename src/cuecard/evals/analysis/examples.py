@@ -12,24 +12,9 @@ from cuecard.domain.outcome import LatencyKind, Outcome, Route
 from cuecard.domain.question import AnswerKind, Question, letter
 from cuecard.evals.analysis.comparisons import NO_CARD
 from cuecard.evals.analysis.results import RunResults, TaskResults
-from cuecard.evals.analysis.scores import counted, generated, scored_tasks, spent
+from cuecard.evals.analysis.scores import counted, generated, scored_tasks, spent, timed
 from cuecard.evals.database import Record, Store
 from cuecard.evals.scorers import EXTRACTORS
-
-
-@dataclass(frozen=True)
-class ArmAnswer:
-    """One arm's answer. `score`: by our extractor, 0 to 1; None if not scored. A failed arm has no answer."""
-
-    arm: str
-    answer: str | None
-    score: float | None
-    route: str | None
-    reason: str
-    total_s: float | None
-    kind: str | None
-    tokens: Mapping[str, int]
-    """Generated tokens, by role."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +30,8 @@ class Example:
     golds: tuple[str, ...]
     category: str | None
     card: str | None
-    answers: Mapping[str, ArmAnswer]
-    """Answers by arm."""
+    answers: Mapping[str, Record]
+    """Stored answers by arm."""
 
     @property
     def gold(self) -> str:
@@ -59,7 +44,7 @@ class Example:
     def wrong(self, arm: str) -> bool | None:
         """Whether an arm's answer scores less than 1; None if it has no answer or no score."""
         answer = self.answers.get(arm)
-        return None if answer is None or answer.score is None else answer.score < 1
+        return None if answer is None or answer["score"] is None else answer["score"] < 1
 
 
 @dataclass(frozen=True)
@@ -100,7 +85,7 @@ def all_examples(config: Mapping[str, Any], store: Store) -> dict[str, list[Exam
                 tuple(item["golds"]),
                 item["category"],
                 _card(own := answers[task.name, id], store),
-                {answer["arm"]: _arm_answer(answer) for answer in own},
+                {answer["arm"]: answer for answer in own},
             )
             for id, item in task.items.items()
         ]
@@ -118,22 +103,6 @@ def _card(answers: Iterable[Record], store: Store) -> str | None:
     }
     written = [call["reasoning"] for key in sorted(keys) if (call := store.call(key)) and call["reasoning"]]
     return max(written, key=len, default=None)
-
-
-def _arm_answer(answer: Record) -> ArmAnswer:
-    by_role: dict[str, int] = {}
-    for call in answer["calls"] if counted([answer]) else ():
-        by_role[call["role"]] = by_role.get(call["role"], 0) + (call["completion_tokens"] or 0)
-    return ArmAnswer(
-        answer["arm"],
-        answer["answer"],
-        answer["score"],
-        answer["route"],
-        answer["reason"],
-        answer["latency"]["total_s"],
-        answer["latency"]["kind"],
-        by_role,
-    )
 
 
 # --- selections -------------------------------------------------------------------------------------------------------
@@ -157,12 +126,12 @@ def most_telling(known: Sequence[Example], arms: Sequence[str], most: int) -> li
     """At most `most` examples; those with different scores between the arms come first, otherwise the order stays."""
 
     def differs(example: Example) -> bool:
-        return len({example.answers[arm].score for arm in arms if arm in example.answers}) > 1
+        return len({example.answers[arm]["score"] for arm in arms if arm in example.answers}) > 1
 
     return [*filter(differs, known), *(example for example in known if not differs(example))][:most]
 
 
-def request(task: TaskResults, baseline: str | None, known: Sequence[Example], store: Store) -> Request | None:
+def request(task: TaskResults, baseline: str | None, known: Sequence[Example]) -> Request | None:
     """The question of median latency, among those that all strategies of the paper transferred if any, else among all.
 
     None if no question has an answer with a known latency.
@@ -170,20 +139,20 @@ def request(task: TaskResults, baseline: str | None, known: Sequence[Example], s
     first = task.leading or next(iter(task.arms), None)
     if first is None:
         return None
-    answered = [example for example in known if first in example.answers and example.answers[first].total_s is not None]
+    answered = [each for each in known if first in each.answers and timed([each.answers[first]])]
     if not answered:
         return None
     handed = [
         example
         for example in answered
         if task.paper
-        and all(arm in example.answers and example.answers[arm].route == Route.TRANSFERRED for arm in task.paper)
+        and all(arm in example.answers and example.answers[arm]["route"] == Route.TRANSFERRED for arm in task.paper)
     ]
-    pool = sorted(handed or answered, key=lambda example: example.answers[first].total_s or 0.0)
+    pool = sorted(handed or answered, key=lambda example: float(example.answers[first]["latency"]["total_s"]))
     example = pool[(len(pool) - 1) // 2]
     wanted = {name for name in (NO_CARD, baseline, first, *task.paper) if name in example.answers}
-    records = {name: store.answer(task.task, example.id, name) for name in task.arms if name in wanted}
-    outcomes = {name: outcome_of(name, record) for name, record in records.items() if record and record["route"]}
+    records = {name: example.answers[name] for name in task.arms if name in wanted}
+    outcomes = {name: outcome_of(name, record) for name, record in records.items() if record["route"]}
     which = f"that {' and '.join(task.paper)} transferred" if handed else f"that {first} answered"
     return Request(example, outcomes, f"of the questions {which}, the one of median latency") if outcomes else None
 

@@ -7,7 +7,6 @@ seconds and tokens per question. Failed answers are in no mean; they are counted
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -22,6 +21,7 @@ from cuecard.evals.analysis.scores import (
     ScoredTask,
     arm_named,
     beats,
+    by_role,
     counted,
     family,
     generated,
@@ -177,15 +177,6 @@ def routes(answers: Sequence[Record]) -> tuple[RouteResults, ...]:
         for route, own in of.items()
         if own
     )
-
-
-def by_role(answers: Sequence[Record]) -> dict[str, float]:
-    """Generated tokens per question, by role: small first, large last."""
-    sums = Counter[str]()
-    for call in (call for answer in answers for call in answer["calls"]):
-        sums[call["role"]] += call["completion_tokens"] or 0
-    order = sorted(sums, key=lambda role: (role == "large", role != "small", role))
-    return {role: sums[role] / len(answers) for role in order}
 
 
 def on_front(arms: Iterable[ArmResults], measure: str) -> set[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -116,6 +116,15 @@ def generated(answer: Record) -> int:
 def spent(answer: Record) -> int:
     """Prompt and generated tokens over all models, including cached prompt tokens."""
     return generated(answer) + sum(call["prompt_tokens"] or 0 for call in answer["calls"])
+
+
+def by_role(answers: Sequence[Record]) -> dict[str, float]:
+    """Generated tokens per question, by role: small first, large last."""
+    sums = Counter[str]()
+    for call in (call for answer in answers for call in answer["calls"]):
+        sums[call["role"]] += call["completion_tokens"] or 0
+    order = sorted(sums, key=lambda role: (role == "large", role != "small", role))
+    return {role: sums[role] / len(answers) for role in order}
 
 
 def family(arm: Arm) -> str:

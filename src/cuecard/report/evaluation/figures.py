@@ -136,7 +136,7 @@ def false_accepts(task: TaskResults) -> list[Drawing]:
 
 def request(asked: Request) -> list[Drawing]:
     """A time line of every arm on one scale, as figure 2(c) of the paper."""
-    scores = {arm: asked.example.answers[arm].score for arm in asked.outcomes}
+    scores = {arm: asked.example.answers[arm]["score"] for arm in asked.outcomes}
     verdicts = {arm: ", right" if score >= 1 else ", wrong" for arm, score in scores.items() if score is not None}
     return terminal.requests(asked.outcomes, asked.example.task, verdicts)
 

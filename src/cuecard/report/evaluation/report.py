@@ -11,7 +11,7 @@ from cuecard.evals.analysis import examples
 from cuecard.evals.analysis.examples import Example, Request
 from cuecard.evals.analysis.ledger import Ledger, Spending
 from cuecard.evals.analysis.results import ArmResults, RunResults, TaskResults
-from cuecard.evals.analysis.scores import AGGREGATES, POINTS
+from cuecard.evals.analysis.scores import AGGREGATES, POINTS, by_role, counted
 from cuecard.evals.analysis.verdict import signed
 from cuecard.evals.database import Store
 from cuecard.evals.judging import GradedArm, JudgedArm, ListedReply, judged_run
@@ -421,24 +421,25 @@ def scored(example: Example, task: TaskResults) -> tuple[int, int, str]:
     """Numbers of arms that are right and wrong on a question, without placebos, and values for the filter."""
     arms = [arm.arm for arm in task.plain if arm.arm in example.answers]
     wrong = [example.wrong(arm) for arm in arms]
-    kinds = ["differs"] * (len({example.answers[arm].score for arm in arms}) > 1) + ["wrong"] * any(wrong)
+    kinds = ["differs"] * (len({example.answers[arm]["score"] for arm in arms}) > 1) + ["wrong"] * any(wrong)
     return wrong.count(False), wrong.count(True), " ".join(kinds)
 
 
 def answers(example: Example, task: TaskResults) -> Rows:
     """The answer of each arm."""
-    return [
-        {
-            "arm": given.arm,
-            "answer": "–" if given.answer is None else clipped(given.answer, 80),
-            "score": "–" if given.score is None else f"{given.score:g}",
-            "route": given.route or "error",
-            "latency": "–" if given.total_s is None else f"{formatting.duration(given.total_s)} {given.kind}",
-            "tokens": ", ".join(f"{role} {count}" for role, count in given.tokens.items()),
+    rows = []
+    for given in (example.answers[arm.arm] for arm in task.composed if arm.arm in example.answers):
+        took, tokens = given["latency"]["total_s"], by_role([given]) if counted([given]) else {}
+        row = {
+            "arm": given["arm"],
+            "answer": "–" if given["answer"] is None else clipped(given["answer"], 80),
+            "score": "–" if given["score"] is None else f"{given['score']:g}",
+            "route": given["route"] or "error",
+            "latency": "–" if took is None else f"{formatting.duration(took)} {given['latency']['kind']}",
+            "tokens": ", ".join(f"{role} {count:.0f}" for role, count in tokens.items()),
         }
-        for arm in task.composed
-        if (given := example.answers.get(arm.arm)) is not None
-    ]
+        rows.append(row)
+    return rows
 
 
 # --- by category ------------------------------------------------------------------------------------------------------
