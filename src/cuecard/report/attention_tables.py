@@ -21,8 +21,8 @@ def tables(results: Findings) -> dict[str, list[dict[str, Any]]]:
     return {
         "whole": [row for each in results.conditions.values() for row in _whole(each)],
         "figure-3": [row for each in shown for row in _figure_3(each)],
-        "figure-4": [row for each in shown for row in _heads(each, "mass", each.head_mass)],
-        "figure-5": [row for each in shown for row in _heads(each, "sparsity", each.head_sparsity)],
+        "figure-4": [row for each in shown for row in _by_layer(each, "mass", each.head_mass)],
+        "figure-5": [row for each in shown for row in _by_layer(each, "sparsity", each.head_sparsity)],
         "spans": [row for each in results.conditions.values() for row in _by_span(each)],
         "classes": [row for each in shown for row in _by_class(each)],
         "positions": [row for each in shown for row in _by_position(each)],
@@ -50,27 +50,24 @@ def _whole(of: ConditionResults) -> Iterator[dict[str, Any]]:
 
 
 def _figure_3(of: ConditionResults) -> Iterator[dict[str, Any]]:
-    for figure, band in (
-        ("mass", of.layer_mass),
-        ("sparsity", of.layer_sparsity),
-        ("sparsity of the mean over heads", of.layer_sparsity_of_mean),
-    ):
-        for layer, (place, queries) in product(range(len(of.windows)), enumerate(QUERIES)):
-            yield {
-                "answer from": of.name,
-                "queries": queries,
-                "layer": layer,
-                "window": of.windows[layer],
-                "figure": figure,
-                **_sides(band, layer, place),
-            }
+    yield from _by_layer(of, "mass", of.layer_mass, with_window=True)
+    yield from _by_layer(of, "sparsity", of.layer_sparsity, with_window=True)
+    yield from _by_layer(of, "sparsity of the mean over heads", of.layer_sparsity_of_mean, with_window=True)
 
 
-def _heads(of: ConditionResults, figure: str, band: Band) -> Iterator[dict[str, Any]]:
-    layers, _, heads = band.mean.shape
-    for layer, (place, queries), head in product(range(layers), enumerate(QUERIES), range(heads)):
-        where = {"answer from": of.name, "queries": queries, "layer": layer, "head": head}
-        yield {**where, "figure": figure, **_sides(band, layer, place, head)}
+def _by_layer(of: ConditionResults, figure: str, band: Band, with_window: bool = False) -> Iterator[dict[str, Any]]:
+    """A row per layer, set of queries, and head if the band has heads."""
+    for place in np.ndindex(band.mean.shape):
+        layer, queries, *head = place
+        yield {
+            "answer from": of.name,
+            "queries": QUERIES[queries],
+            "layer": layer,
+            **({"window": of.windows[layer]} if with_window else {}),
+            **({"head": head[0]} if head else {}),
+            "figure": figure,
+            **_sides(band, *place),
+        }
 
 
 def _by_span(of: ConditionResults) -> Iterator[dict[str, Any]]:

@@ -64,7 +64,8 @@ def report(shown: Profiled) -> Report:
         ),
         shown=shown,
         summary=summary(shown),
-        tables=PAGE_TABLES,
+        tables=globals(),
+        break_even=formatting.break_even,
         curves=curves,
         stacked=stacked,
         surfaces=surfaces[Schedule.OVERLAP],
@@ -264,12 +265,6 @@ def largest(roofs: Sequence[Roof]) -> list[Roof]:
 def _size(roof: Roof) -> tuple[int, ...]:
     point = roof.point
     return point.output_tokens or 0, point.prompt_tokens or 0, point.visual_tokens or 0
-
-
-PAGE_TABLES = {
-    each.__name__: each
-    for each in (percentiles, definitions, held_out, coefficients, formatting.break_even, by_image, roofline)
-}
 
 
 # --- as files ---------------------------------------------------------------------------------------------------------

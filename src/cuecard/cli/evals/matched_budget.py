@@ -89,8 +89,8 @@ def _show_matched(found: matched.MatchedBudgets, drawn: Any, written: list[Path]
     console = make_console()
     for task in found.tasks:
         for measure in task.measures:
-            rows, title = drawn.accuracies(task, measure), drawn.title(task, measure)
-            console.print(ArmTable(drawn.heads(measure), rows, title))
+            rows = [(row.pop("scheme"), [*row.values()]) for row in drawn.by_scheme(task, measure, "accuracy")]
+            console.print(ArmTable(drawn.heads(measure), rows, drawn.title(task, measure)))
             console.print()
         for line in drawn.summary(task, found.against):
             console.print(Text(f"· {line}"))

@@ -9,7 +9,6 @@ from typing import Any
 from cuecard.evals.analysis.matched_budgets import (
     MEASURES,
     ORACLE,
-    BudgetResults,
     FrontPoint,
     MatchedBudgets,
     MatchedTask,
@@ -61,7 +60,8 @@ def report(name: str, found: MatchedBudgets, schemes: Sequence[Scheme], about: S
         found=found,
         schemes=[{"scheme": each.name, "settings": ", ".join(each.arms)} for each in schemes],
         drawings=drawings,
-        tables=PAGE_TABLES,
+        by_scheme=by_scheme,
+        front_table=front_table,
         summary=summary,
         spent=SPENT,
         legend=LEGEND.format(against=found.against),
@@ -186,18 +186,6 @@ def title(task: MatchedTask, measure: MeasureResults) -> str:
     return f"{task.task}: right, %, for the same {SPENT[measure.measure]}, {task.units:,} questions"
 
 
-def accuracies(task: MatchedTask, measure: MeasureResults) -> list[tuple[str, list[str]]]:
-    """A row per scheme, the oracle last: accuracy at each budget."""
-    rows = [(name, [_accuracy(budget, name) for budget in measure.budgets]) for name in task.schemes]
-    best = ["–" if budget.oracle is None else f"{100 * budget.oracle:.1f}" for budget in measure.budgets]
-    return [*rows, (ORACLE, best)]
-
-
-def _accuracy(budget: BudgetResults, name: str) -> str:
-    at = budget.of(name)
-    return "–" if at is None else f"{100 * at.accuracy.estimate:.1f}{MARKS[at.verdict]}"
-
-
 def points_between(interval: Interval | None) -> str:
     """`+1.2 (0.3 to 2.2)`, in points."""
     return "" if interval is None else f"{signed(100 * interval.estimate)} ({between(interval)})"
@@ -257,34 +245,28 @@ def summary(task: MatchedTask, against: str) -> list[str]:
 # --- tables of the page: rows of texts by column heads ----------------------------------------------------------------
 
 
-def accuracy_table(task: MatchedTask, measure: MeasureResults) -> Rows:
-    """Accuracy of every scheme and of the oracle at every budget."""
-    columns = heads(measure)
-    return [{"scheme": name, **dict(zip(columns, cells, strict=True))} for name, cells in accuracies(task, measure)]
+CELLS: Mapping[str, Callable[[SchemeAtBudget], str]] = {
+    "accuracy": lambda each: f"{100 * each.accuracy.estimate:.1f}{MARKS[each.verdict]}",
+    "difference": lambda each: points_between(each.difference),
+    "regret": lambda each: points_between(each.regret),
+    "settings": lambda each: mixed(each.settings),
+}
 
 
-def difference_table(task: MatchedTask, measure: MeasureResults) -> Rows:
-    """Difference of every scheme from the scheme that all are compared with."""
-    rows = _by_scheme(task, measure, lambda each: points_between(each.difference))
-    return [row for row in rows if any(cell not in ("–", "") for cell in list(row.values())[1:])]
+def by_scheme(task: MatchedTask, measure: MeasureResults, what: str) -> Rows:
+    """A row per scheme, a column per budget. `what`: a key of `CELLS`.
 
-
-def regret_table(task: MatchedTask, measure: MeasureResults) -> Rows:
-    """Regret: accuracy of the oracle minus that of every scheme."""
-    return _by_scheme(task, measure, lambda each: points_between(each.regret))
-
-
-def settings_table(task: MatchedTask, measure: MeasureResults) -> Rows:
-    """The settings of every scheme at every budget."""
-    return _by_scheme(task, measure, lambda each: mixed(each.settings))
-
-
-def _by_scheme(task: MatchedTask, measure: MeasureResults, cell: Callable[[SchemeAtBudget], str]) -> Rows:
-    columns, rows = heads(measure), []
+    With the accuracies the oracle is last; differences are of the schemes that have one.
+    """
+    rows: list[dict[str, str]] = []
     for name in task.schemes:
         at = [budget.of(name) for budget in measure.budgets]
-        cells = ["–" if each is None else cell(each) for each in at]
-        rows.append({"scheme": name, **dict(zip(columns, cells, strict=True))})
+        cells = ["–" if each is None else CELLS[what](each) for each in at]
+        if what != "difference" or any(cell not in ("–", "") for cell in cells):
+            rows.append({"scheme": name, **dict(zip(heads(measure), cells, strict=True))})
+    if what == "accuracy":
+        best = ["–" if budget.oracle is None else f"{100 * budget.oracle:.1f}" for budget in measure.budgets]
+        rows.append({"scheme": ORACLE, **dict(zip(heads(measure), best, strict=True))})
     return rows
 
 
@@ -303,8 +285,3 @@ def front_table(measure: MeasureResults) -> Rows:
         }
         for point in measure.front
     ]
-
-
-PAGE_TABLES = {
-    each.__name__: each for each in (accuracy_table, difference_table, regret_table, settings_table, front_table)
-}
