@@ -17,8 +17,7 @@ from cuecard.cli.evals import runs, study
 from cuecard.cli.evals import study as progresses
 from cuecard.cli.evals.study import RunBar
 from cuecard.evals import run_folder
-from cuecard.evals.analysis.comparisons import compare_runs
-from cuecard.evals.analysis.results import run_results
+from cuecard.evals.analysis.results import compare_runs, run_results
 from cuecard.evals.analysis.summary import summary
 from cuecard.evals.runner import RunProgress
 from cuecard.report.arm_table import ArmTable, folded, routes_table, shortened

@@ -12,11 +12,10 @@ from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.evals import run_folder
 from cuecard.evals.analysis import examples
-from cuecard.evals.analysis.comparisons import compare_runs
+from cuecard.evals.analysis.comparisons import Pays
 from cuecard.evals.analysis.ledger import Price
-from cuecard.evals.analysis.results import run_results
+from cuecard.evals.analysis.results import compare_runs, run_results
 from cuecard.evals.analysis.summary import summary
-from cuecard.evals.analysis.verdict import Pays
 from cuecard.report.evaluation import sentences
 from cuecard.stats import Interval
 

@@ -22,9 +22,9 @@ from cuecard.demo.live import ARMS, HEADLINE, LiveRun, Tally, examine, regimes
 from cuecard.demo.tasks import BoardsTask
 from cuecard.domain.errors import BadInput, required
 from cuecard.evals.analysis import examples
+from cuecard.evals.analysis.comparisons import BASELINE
 from cuecard.evals.analysis.results import RunResults, run_results
 from cuecard.evals.analysis.summary import summary
-from cuecard.evals.analysis.verdict import BASELINE
 from cuecard.evals.database import Record
 from cuecard.evals.item import Task
 from cuecard.evals.runner import Plan

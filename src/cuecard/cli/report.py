@@ -23,10 +23,10 @@ from cuecard.cli.options import parts, plain_table, progress_bar, show_files, te
 from cuecard.domain.errors import BadInput, required
 from cuecard.evals import run_folder
 from cuecard.evals.analysis import examples
+from cuecard.evals.analysis.comparisons import MARGIN
 from cuecard.evals.analysis.ledger import Price, by_model, watts
 from cuecard.evals.analysis.results import RunResults, TaskResults, run_results
 from cuecard.evals.analysis.summary import summary as summary_of
-from cuecard.evals.analysis.verdict import MARGIN
 from cuecard.evals.interop import reasonings_digest, recorded_reasonings
 from cuecard.evals.item import Item, Task
 from cuecard.evals.requests import model_revision

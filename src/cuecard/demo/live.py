@@ -16,8 +16,8 @@ from typing import Any
 from cuecard.demo.tasks import BoardsTask, EasyVqaTask
 from cuecard.domain.call import Mode
 from cuecard.domain.outcome import Outcome, Route
+from cuecard.evals.analysis.comparisons import BASELINE
 from cuecard.evals.analysis.examples import Example, Request, all_examples
-from cuecard.evals.analysis.verdict import BASELINE
 from cuecard.evals.database import AnswerRow, ItemRow, Record, Row, Store
 from cuecard.evals.item import Task
 from cuecard.evals.runner import Plan, item_record, task_items

@@ -10,8 +10,8 @@ from rich.cells import cell_len, chop_cells
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from cuecard.evals.analysis.comparisons import BASELINE
 from cuecard.evals.analysis.results import ArmResults, RunResults, TaskResults
-from cuecard.evals.analysis.verdict import BASELINE
 from cuecard.report import formatting
 
 LEAST_NAME = 24

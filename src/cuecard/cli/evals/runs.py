@@ -21,7 +21,7 @@ from cuecard.cli.options import plain_table, progress_bar
 from cuecard.domain.errors import BadInput, ModelError
 from cuecard.evals import judging as listing
 from cuecard.evals import run_folder
-from cuecard.evals.analysis.comparisons import ArmComparison, RunComparison, compare_runs
+from cuecard.evals.analysis.results import ArmComparison, RunComparison, compare_runs
 from cuecard.evals.analysis.summary import summary
 from cuecard.evals.database import Store
 from cuecard.evals.judging import GRADED, READ, GradedArm, Items, Judge, Judged, Keep, ListedReply, graded_arms

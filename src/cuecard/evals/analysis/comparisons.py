@@ -1,29 +1,31 @@
-"""Comparisons of two arms, and of two runs, on the questions that both answered."""
+"""Comparisons of arms on the questions that both answered, and the verdict: whether a pair of models pays on a task.
+
+The verdict compares the strategies of both models with the best single model at equal or lower cost. A single model
+counts as no more costly if it is not shown to take longer. Means alone do not decide that: for two arms of about the
+same latency they differ by chance.
+"""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
 
-from cuecard import disk
-from cuecard.domain.errors import BadInput
-from cuecard.domain.outcome import LatencyKind
+from cuecard.domain.outcome import LatencyKind, Route
 from cuecard.evals.analysis.scores import (
     ScoredTask,
     counted,
     family,
     generated,
     original_arm,
-    plain,
-    scored_tasks,
     succeeded,
     timed,
     uncut_arm,
 )
 from cuecard.evals.arm import LIVE, Arm, base_of, parse, policies_of
-from cuecard.evals.database import Record, Store
+from cuecard.evals.database import Record
 from cuecard.evals.scorers import EXTRACTORS
 from cuecard.stats import (
     Interval,
@@ -31,7 +33,6 @@ from cuecard.stats import (
     PairedComparison,
     compare,
     holm,
-    mean,
     mean_difference,
     non_inferiority,
     ratio_interval,
@@ -46,10 +47,13 @@ FAMILIES = {
     "cuts": "every cut card against the same arm with the whole card",
     "single": "every strategy of both models against the most accurate single model not shown to take longer",
 }
-VERSION = 1
-ALIKE = ("text", "options", "kind", "golds", "images", "scorer")
-"""Fields that must be equal in two items with the same id for them to be the same question."""
-MEASURED = ("accuracy", "seconds", "tokens")
+SINGLE = "single"
+"""The family of comparisons that a verdict uses."""
+BASELINE = "reason:large"
+MARGIN = 0.01
+"""In score points: a gain that is shown to be smaller does not count."""
+FEWEST = 20
+"""Minimum number of scored questions for a verdict other than OPEN."""
 
 
 @dataclass(frozen=True)
@@ -234,134 +238,180 @@ def by_extractor(task: ScoredTask, ones: Sequence[Record], others: Sequence[Reco
     return result
 
 
-# --- two runs ---------------------------------------------------------------------------------------------------------
+# --- the verdict ------------------------------------------------------------------------------------------------------
+
+
+class Pays(StrEnum):
+    """The result of the comparison with the best single model."""
+
+    YES = "pays"
+    """A strategy of both models is significantly more accurate."""
+    NO = "does not pay"
+    """Every strategy is significantly less accurate, or shown to gain less than `MARGIN`."""
+    OPEN = "is not shown to pay"
+    """Neither is shown, or there are too few questions."""
 
 
 @dataclass(frozen=True)
-class Change:
-    """The mean per question in both runs, and their difference: second - first."""
+class PairVerdict:
+    """Whether the pair pays. `shown`: the comparison of the strategy with the largest gain."""
 
-    first: float
-    second: float
-    difference: Interval
-    p: float
-    """Two-sided, by the test that the interval inverts."""
-    test: str
-
-
-@dataclass(frozen=True)
-class ArmComparison:
-    """One arm of one task in both runs, on `questions` that both answered. Differences are second - first."""
-
-    task: str
-    arm: str
+    pays: Pays
+    shown: Difference
+    right: tuple[float, float]
+    """Mean scores of the strategy and of the single model, on the units that both answered."""
     questions: int
-    accuracy: PairedComparison | None
-    """None if no unit is scored in both."""
-    first_accuracy: float | None
-    second_accuracy: float | None
-    extractors: Mapping[str, ByExtractor]
-    seconds: Change | None
-    """None if unknown in one of the runs; the same for `tokens`."""
-    times_faster: Interval | None
-    """Mean seconds of the first / mean seconds of the second."""
-    kinds: tuple[str | None, str | None]
-    tokens: Change | None
-    """Generated tokens, over all models."""
-    unresolved: tuple[int, int]
-    """Questions without an answer in an imported run; the remaining questions are easier."""
-    same_answer: float
-    same_route: float
-    errors: tuple[int, int]
-    """Failed answers in each run; their questions are left out."""
-    p_adjusted: Mapping[str, float]
-    """Holm's adjustment, for accuracy, seconds and tokens, each over all arms and tasks."""
+    """Units of the task, including those without a score of both, which are in no mean here."""
+    settled: float
+    """Share of the strategy's answers that were settled without reasoning."""
+    seconds_a_right_answer: float | None
+    """Extra seconds compared with the single model, per additional right answer; 0 if the pair takes no longer."""
+    settled_from: float | None
+    """Share of questions settled without reasoning from which the pair is as fast as `BASELINE`; 0: at any share.
 
+    None: there is no break-even, or it is unknown; the same for the seconds.
+    """
 
-@dataclass(frozen=True)
-class RunComparison:
-    """Comparison of two runs. `left_out`: by task, the number of ids that stand for different questions."""
+    def sentence(self, task: str) -> str:
+        """The verdict in one sentence: the gain, its uncertainty, its cost, and the break-even."""
+        shown, (ours, theirs) = self.shown, self.right
+        gain = shown.accuracy.difference.estimate
+        parts = [
+            f"{shown.arm} is right on {100 * ours:.1f}%, {shown.against}, the most accurate single model not shown to"
+            f" take longer, on {100 * theirs:.1f}%: {signed(100 * gain)} points ({self._sure()})",
+            *self._cost(),
+            self._break_even(),
+        ]
+        return f"On {task} the pair {self.pays}: {'; '.join(parts)}."
 
-    arms: tuple[ArmComparison, ...]
-    configuration: tuple[str, ...]
-    only_first: tuple[str, ...]
-    only_second: tuple[str, ...]
-    left_out: Mapping[str, int]
+    def _sure(self) -> str:
+        shown = self.shown
+        low, high = shown.interval.low, shown.interval.high
+        ends = "no interval"
+        if low is not None and high is not None:
+            ends = f"95% interval {signed(100 * low)} to {signed(100 * high)}"
+        few = f": too few to tell, at least {FEWEST} are needed" if shown.pairs < FEWEST else ""
+        of = "" if shown.pairs == self.questions else f" of {self.questions:,}"
+        noun = "question" if (self.questions if of else shown.pairs) == 1 else "questions"
+        test = f"{shown.accuracy.test}, adjusted {p_value(shown.p_adjusted)}"
+        return f"{ends}, {shown.pairs:,}{of} {noun}{few}; {test}"
 
-    def as_object(self) -> dict[str, Any]:
+    def _cost(self) -> list[str]:
+        times = self.shown.times_faster
+        if times is None or not times.estimate:
+            return []
+        slower = f"it takes {1 / times.estimate:.2f} times as long"
+        if times.low and times.high:
+            slower += f" ({1 / times.high:.2f} to {1 / times.low:.2f}, {times.method})"
+        return [f"{slower}, {self.shown.kind}"]
+
+    def _break_even(self) -> str:
+        cost, from_share = self.seconds_a_right_answer, self.settled_from
+        if cost is None:
+            first = "no break-even: it is not more accurate"
+        elif not cost:
+            first = "break-even: it takes no longer"
+        else:
+            first = f"break-even: a further right answer costs {cost:.3g} s"
+        settles = f"it settles {100 * self.settled:.1f}% of the questions without reasoning"
+        if from_share is None:
+            return f"{first}; {settles}"
+        where = "at any share" if not from_share else f"from {100 * from_share:.1f}% on"
+        return f"{first}; {settles}, and is as fast as {BASELINE} {where}"
+
+    def as_object(self, task: str) -> dict[str, Any]:
         """Plain data, for JSON."""
-        return {"version": VERSION, **plain(asdict(self))}
+        shown, interval = self.shown, self.shown.interval
+        return {
+            "pays": str(self.pays),
+            "sentence": self.sentence(task),
+            "arm": shown.arm,
+            "against": shown.against,
+            "questions": shown.pairs,
+            "right": self.right[0],
+            "right_against": self.right[1],
+            "difference": interval.estimate,
+            "low": interval.low,
+            "high": interval.high,
+            "p_adjusted": shown.p_adjusted,
+            "test": shown.accuracy.test,
+            "times_faster": None if shown.times_faster is None else shown.times_faster.estimate,
+            "latency": shown.kind and str(shown.kind),
+            "settled": self.settled,
+            "break_even": {"seconds_a_right_answer": self.seconds_a_right_answer, "settled": self.settled_from},
+        }
 
 
-def compare_runs(first: tuple[Mapping[str, Any], Store], second: tuple[Mapping[str, Any], Store]) -> RunComparison:
-    """Compare two runs, each given as (configuration, store). Raises BadInput if nothing is in common, MissingExtra."""
-    tasks = [{task.name: task for task in scored_tasks(*run)} for run in (first, second)]
-    order = (*first[0]["arms"], *(arm + LIVE for arm in first[0]["arms"]))
-    compared, left_out = list[ArmComparison](), dict[str, int]()
-    for name in (name for name in tasks[0] if name in tasks[1]):
-        task, other = tasks[0][name], tasks[1][name]
-        differing = {id for id in task.items if id in other.items and not _alike(task.items[id], other.items[id])}
-        if differing:
-            left_out[name] = len(differing)
-        for arm in (arm for arm in order if arm in task.answers and arm in other.answers):
-            ones, others = ([each for each in of.answers[arm] if each["id"] not in differing] for of in (task, other))
-            if both := paired(ones, others):
-                unknown = len(task.unresolved[arm]), len(other.unresolved[arm])
-                failed = len(ones) - len(succeeded(ones)), len(others) - len(succeeded(others))
-                compared.append(_compared(task, arm, both, unknown, failed))
-    if not compared:
-        raise BadInput("the runs have no arm on a question in common", "compare runs of the same tasks and strategies")
-    names = [{f"{name} {arm}" for name, task in run.items() for arm in task.answers} for run in tasks]
-    only_first, only_second = (tuple(sorted(names[i] - names[1 - i])) for i in (0, 1))
-    ways = tuple(disk.differences(first[0], second[0]))
-    return RunComparison(_adjusted(compared), ways, only_first, only_second, left_out)
+def pair_verdict(task: ScoredTask, compared: Sequence[Difference]) -> PairVerdict | None:
+    """The verdict from a run's comparisons; None if seconds are unknown, or no single model is as fast."""
+    own = [each for each in compared if each.family == SINGLE and each.task == task.name]
+    if not own:
+        return None
+    answers = task.comparable
+    took = {name: _mean_s(answers[name]) for each in own for name in (each.arm, each.against)}
 
+    def gain(each: Difference) -> tuple[float, float]:
+        """Sort key: gain in accuracy, then speed."""
+        return each.accuracy.difference.estimate, -(took[each.arm] or 0.0)
 
-def _alike(one: Record, other: Record) -> bool:
-    return all(one.get(name) == other.get(name) for name in ALIKE)
-
-
-def _compared(
-    task: ScoredTask,
-    arm: str,
-    both: Sequence[tuple[Record, Record]],
-    unresolved: tuple[int, int],
-    errors: tuple[int, int],
-) -> ArmComparison:
-    first, second = [one for one, _ in both], [other for _, other in both]
-    units, before, after = task.graded_both(first, second)
-    return ArmComparison(
-        task.name,
-        arm,
-        len(both),
-        compare(after, before, task.clusters(units)) if units else None,
-        mean(before),
-        mean(after),
-        by_extractor(task, second, first),
-        _change(task, first, second, lambda each: each["latency"]["total_s"]) if timed([*first, *second]) else None,
-        times_faster(task, [(other, one) for one, other in both]),
-        (first[0]["latency"]["kind"], second[0]["latency"]["kind"]),
-        _change(task, first, second, generated) if counted([*first, *second]) else None,
-        unresolved,
-        sum(one["answer"] == other["answer"] for one, other in both) / len(both),
-        sum(one["route"] == other["route"] for one, other in both) / len(both),
-        errors,
-        {},
+    gains = [each for each in own if each.significant and each.accuracy.difference.estimate > 0]
+    shown = max(gains or own, key=gain)
+    pays = Pays.YES if gains else Pays.NO if all(map(_no_gain, own)) else Pays.OPEN
+    arm, against = answers[shown.arm], answers[shown.against]
+    _, ours, theirs = task.graded_both(arm, against)
+    return PairVerdict(
+        Pays.OPEN if shown.pairs < FEWEST else pays,
+        shown,
+        (statistics.mean(ours), statistics.mean(theirs)),
+        len({task.unit(id) for id in task.items}),
+        statistics.mean(answer["route"] == Route.AGREED for answer in succeeded(arm)),
+        _seconds_a_right_answer(arm, against, shown),
+        _settled_from(arm, answers.get(BASELINE, ())),
     )
 
 
-def _change(
-    task: ScoredTask, first: Sequence[Record], second: Sequence[Record], value: Callable[[Record], float]
-) -> Change:
-    before, after, clusters = list(map(value, first)), list(map(value, second)), task.clusters_of(first)
-    found = mean_difference(after, before, clusters)
-    return Change(sum(before) / len(before), sum(after) / len(after), found.interval, found.p, found.test)
+def verdicts(config: Mapping[str, Any], tasks: Sequence[ScoredTask]) -> dict[str, PairVerdict | None]:
+    """The verdicts on all tasks of a run, by task. Raises BadInput, MissingExtra."""
+    compared = differences(tasks, arms_of_run(config, tasks), None, MARGIN, (SINGLE,))
+    return {task.name: pair_verdict(task, compared) for task in tasks}
 
 
-def _adjusted(compared: Sequence[ArmComparison]) -> tuple[ArmComparison, ...]:
-    adjusted: list[dict[str, float]] = [{} for _ in compared]
-    for what in MEASURED:
-        family = {str(i): each.p for i, arm in enumerate(compared) if (each := getattr(arm, what)) is not None}
-        for i, p in holm(family).items():
-            adjusted[int(i)][what] = p
-    return tuple(replace(each, p_adjusted=own) for each, own in zip(compared, adjusted, strict=True))
+def _no_gain(each: Difference) -> bool:
+    """Whether the strategy is shown to be worse, or to gain less than `MARGIN`, given that none gains significantly."""
+    high = each.interval.high
+    return each.significant or (high is not None and high < MARGIN)
+
+
+def _seconds_a_right_answer(ones: Sequence[Record], others: Sequence[Record], shown: Difference) -> float | None:
+    gain, both = shown.accuracy.difference.estimate, paired(ones, others)
+    if gain <= 0:
+        return None
+    more_s: float = statistics.mean(one["latency"]["total_s"] - other["latency"]["total_s"] for one, other in both)
+    return max(0.0, more_s) / gain
+
+
+def _settled_from(ones: Sequence[Record], alone: Sequence[Record]) -> float | None:
+    """The share s with s * (mean seconds of settled questions) + (1 - s) * (mean of the others) = baseline's mean."""
+    base_s = _mean_s(alone)
+    settled = [each for each in succeeded(ones) if each["route"] == Route.AGREED]
+    settled_s, rest_s = _mean_s(settled), _mean_s([each for each in ones if each["route"] != Route.AGREED])
+    if base_s is None or rest_s is None:
+        return None
+    if rest_s <= base_s:
+        return 0.0
+    return None if settled_s is None or settled_s >= base_s else (rest_s - base_s) / (rest_s - settled_s)
+
+
+def _mean_s(answers: Sequence[Record]) -> float | None:
+    whole = succeeded(answers)
+    return statistics.mean(each["latency"]["total_s"] for each in whole) if whole and timed(whole) else None
+
+
+def signed(value: float) -> str:
+    """A difference with its sign: `+1.2`, `−0.3`, `0.0`."""
+    shown = f"{value:+.1f}".replace("-", "−")
+    return "0.0" if shown in ("+0.0", "−0.0") else shown
+
+
+def p_value(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"

@@ -1,4 +1,4 @@
-"""findings.json: results beyond `summary.json`: intervals, differences, routes, Pareto fronts, rules, ledger.
+"""findings.json: results beyond `summary.json`: intervals, differences, routes, fronts, rules, ledger; and two runs.
 
 Everything that a report shows is computed here and in the modules of this package. Accuracies are per unit (`scores`),
 seconds and tokens per question. Failed answers are in no mean; they are counted (`errors`), and in the ledger's sums.
@@ -7,14 +7,29 @@ seconds and tokens per question. Failed answers are in no mean; they are counted
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from cuecard import disk
+from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import LatencyKind, Route
 from cuecard.evals.analysis import acceptance
 from cuecard.evals.analysis.acceptance import RuleResults, SharedError
-from cuecard.evals.analysis.comparisons import Difference, arms_of_run, differences, kind_of
+from cuecard.evals.analysis.comparisons import (
+    BASELINE,
+    MARGIN,
+    ByExtractor,
+    Difference,
+    PairVerdict,
+    arms_of_run,
+    by_extractor,
+    differences,
+    kind_of,
+    pair_verdict,
+    paired,
+    times_faster,
+)
 from cuecard.evals.analysis.ledger import Ledger, Price, check_models, ledger, route_of
 from cuecard.evals.analysis.scores import (
     PAPER,
@@ -32,14 +47,26 @@ from cuecard.evals.analysis.scores import (
     timed,
 )
 from cuecard.evals.analysis.summary import latency
-from cuecard.evals.analysis.verdict import BASELINE, MARGIN, PairVerdict, pair_verdict
 from cuecard.evals.arm import LIVE, Arm, base_of
 from cuecard.evals.database import Record, Store
 from cuecard.evals.scorers import EXTRACTORS
 from cuecard.models.acceptance_table import AcceptanceTable
-from cuecard.stats import Interval, mean, mean_interval, share, share_interval
+from cuecard.stats import (
+    Interval,
+    PairedComparison,
+    compare,
+    holm,
+    mean,
+    mean_difference,
+    mean_interval,
+    share,
+    share_interval,
+)
 
 VERSION = 1
+ALIKE = ("text", "options", "kind", "golds", "images", "scorer")
+"""Fields that must be equal in two items with the same id for them to be the same question."""
+MEASURED = ("accuracy", "seconds", "tokens")
 MEASURES = ("latency", "tokens", "price")
 
 # --- one arm ----------------------------------------------------------------------------------------------------------
@@ -306,3 +333,136 @@ def _task(
         acceptance.shared_error(short),
         pair_verdict(task, compared),
     )
+
+
+# --- two runs ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Change:
+    """The mean per question in both runs, and their difference: second - first."""
+
+    first: float
+    second: float
+    difference: Interval
+    p: float
+    """Two-sided, by the test that the interval inverts."""
+    test: str
+
+
+@dataclass(frozen=True)
+class ArmComparison:
+    """One arm of one task in both runs, on `questions` that both answered. Differences are second - first."""
+
+    task: str
+    arm: str
+    questions: int
+    accuracy: PairedComparison | None
+    """None if no unit is scored in both."""
+    first_accuracy: float | None
+    second_accuracy: float | None
+    extractors: Mapping[str, ByExtractor]
+    seconds: Change | None
+    """None if unknown in one of the runs; the same for `tokens`."""
+    times_faster: Interval | None
+    """Mean seconds of the first / mean seconds of the second."""
+    kinds: tuple[str | None, str | None]
+    tokens: Change | None
+    """Generated tokens, over all models."""
+    unresolved: tuple[int, int]
+    """Questions without an answer in an imported run; the remaining questions are easier."""
+    same_answer: float
+    same_route: float
+    errors: tuple[int, int]
+    """Failed answers in each run; their questions are left out."""
+    p_adjusted: Mapping[str, float]
+    """Holm's adjustment, for accuracy, seconds and tokens, each over all arms and tasks."""
+
+
+@dataclass(frozen=True)
+class RunComparison:
+    """Comparison of two runs. `left_out`: by task, the number of ids that stand for different questions."""
+
+    arms: tuple[ArmComparison, ...]
+    configuration: tuple[str, ...]
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+    left_out: Mapping[str, int]
+
+    def as_object(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return {"version": VERSION, **plain(asdict(self))}
+
+
+def compare_runs(first: tuple[Mapping[str, Any], Store], second: tuple[Mapping[str, Any], Store]) -> RunComparison:
+    """Compare two runs, each given as (configuration, store). Raises BadInput if nothing is in common, MissingExtra."""
+    tasks = [{task.name: task for task in scored_tasks(*run)} for run in (first, second)]
+    order = (*first[0]["arms"], *(arm + LIVE for arm in first[0]["arms"]))
+    compared, left_out = list[ArmComparison](), dict[str, int]()
+    for name in (name for name in tasks[0] if name in tasks[1]):
+        task, other = tasks[0][name], tasks[1][name]
+        differing = {id for id in task.items if id in other.items and not _alike(task.items[id], other.items[id])}
+        if differing:
+            left_out[name] = len(differing)
+        for arm in (arm for arm in order if arm in task.answers and arm in other.answers):
+            ones, others = ([each for each in of.answers[arm] if each["id"] not in differing] for of in (task, other))
+            if both := paired(ones, others):
+                unknown = len(task.unresolved[arm]), len(other.unresolved[arm])
+                failed = len(ones) - len(succeeded(ones)), len(others) - len(succeeded(others))
+                compared.append(_compared(task, arm, both, unknown, failed))
+    if not compared:
+        raise BadInput("the runs have no arm on a question in common", "compare runs of the same tasks and strategies")
+    names = [{f"{name} {arm}" for name, task in run.items() for arm in task.answers} for run in tasks]
+    only_first, only_second = (tuple(sorted(names[i] - names[1 - i])) for i in (0, 1))
+    ways = tuple(disk.differences(first[0], second[0]))
+    return RunComparison(_adjusted(compared), ways, only_first, only_second, left_out)
+
+
+def _alike(one: Record, other: Record) -> bool:
+    return all(one.get(name) == other.get(name) for name in ALIKE)
+
+
+def _compared(
+    task: ScoredTask,
+    arm: str,
+    both: Sequence[tuple[Record, Record]],
+    unresolved: tuple[int, int],
+    errors: tuple[int, int],
+) -> ArmComparison:
+    first, second = [one for one, _ in both], [other for _, other in both]
+    units, before, after = task.graded_both(first, second)
+    return ArmComparison(
+        task.name,
+        arm,
+        len(both),
+        compare(after, before, task.clusters(units)) if units else None,
+        mean(before),
+        mean(after),
+        by_extractor(task, second, first),
+        _change(task, first, second, lambda each: each["latency"]["total_s"]) if timed([*first, *second]) else None,
+        times_faster(task, [(other, one) for one, other in both]),
+        (first[0]["latency"]["kind"], second[0]["latency"]["kind"]),
+        _change(task, first, second, generated) if counted([*first, *second]) else None,
+        unresolved,
+        sum(one["answer"] == other["answer"] for one, other in both) / len(both),
+        sum(one["route"] == other["route"] for one, other in both) / len(both),
+        errors,
+        {},
+    )
+
+
+def _change(
+    task: ScoredTask, first: Sequence[Record], second: Sequence[Record], value: Callable[[Record], float]
+) -> Change:
+    before, after, clusters = list(map(value, first)), list(map(value, second)), task.clusters_of(first)
+    found = mean_difference(after, before, clusters)
+    return Change(sum(before) / len(before), sum(after) / len(after), found.interval, found.p, found.test)
+
+
+def _adjusted(compared: Sequence[ArmComparison]) -> tuple[ArmComparison, ...]:
+    adjusted: list[dict[str, float]] = [{} for _ in compared]
+    for what in MEASURED:
+        family = {str(i): each.p for i, arm in enumerate(compared) if (each := getattr(arm, what)) is not None}
+        for i, p in holm(family).items():
+            adjusted[int(i)][what] = p
+    return tuple(replace(each, p_adjusted=own) for each, own in zip(compared, adjusted, strict=True))

@@ -18,7 +18,7 @@ from cuecard.domain.errors import MissingExtra
 from cuecard.domain.outcome import Route
 from cuecard.evals import scorers
 from cuecard.evals.analysis.acceptance import ShortAnswers, rule_results, shared_error, short_answers
-from cuecard.evals.analysis.comparisons import paired
+from cuecard.evals.analysis.comparisons import paired, verdicts
 from cuecard.evals.analysis.ledger import LedgerError, ledger, name_of, wasted
 from cuecard.evals.analysis.scores import (
     AGGREGATES,
@@ -30,7 +30,6 @@ from cuecard.evals.analysis.scores import (
     sensitivity,
     succeeded,
 )
-from cuecard.evals.analysis.verdict import verdicts
 from cuecard.evals.arm import LIVE
 from cuecard.evals.database import Record, Store
 from cuecard.evals.requests import TOKENS, is_timed

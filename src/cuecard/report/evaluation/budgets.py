@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from cuecard.evals.analysis.comparisons import p_value, signed
 from cuecard.evals.analysis.matched_budgets import (
     MEASURES,
     ORACLE,
@@ -16,7 +17,6 @@ from cuecard.evals.analysis.matched_budgets import (
     Scheme,
     SchemeAtBudget,
 )
-from cuecard.evals.analysis.verdict import p_value, signed
 from cuecard.report import formatting, html
 from cuecard.report.canvas import Drawing, ScatterPoint, drawing, scatter
 from cuecard.report.evaluation.figures import IntervalRow, interval_rows

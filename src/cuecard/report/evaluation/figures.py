@@ -10,10 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cuecard.evals.analysis.comparisons import NO_CARD
+from cuecard.evals.analysis.comparisons import NO_CARD, p_value, signed
 from cuecard.evals.analysis.examples import Request
 from cuecard.evals.analysis.results import ArmResults, RunResults, TaskResults
-from cuecard.evals.analysis.verdict import p_value, signed
 from cuecard.evals.arm import FILE, LIVE, parse
 from cuecard.evals.scorers import EXTRACTORS
 from cuecard.report import terminal

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cuecard.evals.analysis import examples
+from cuecard.evals.analysis.comparisons import signed
 from cuecard.evals.analysis.examples import Example, Request
 from cuecard.evals.analysis.ledger import Ledger, Spending
 from cuecard.evals.analysis.results import ArmResults, RunResults, TaskResults
 from cuecard.evals.analysis.scores import AGGREGATES, POINTS, by_role, counted
-from cuecard.evals.analysis.verdict import signed
 from cuecard.evals.database import Store
 from cuecard.evals.judging import GradedArm, JudgedArm, ListedReply, judged_run
 from cuecard.evals.scorers import EXTRACTORS

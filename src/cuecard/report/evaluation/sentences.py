@@ -7,10 +7,9 @@ from typing import Any, Literal
 
 from cuecard.domain.outcome import LatencyKind
 from cuecard.evals.analysis.acceptance import SharedError
-from cuecard.evals.analysis.comparisons import NO_CARD, Difference
+from cuecard.evals.analysis.comparisons import BASELINE, NO_CARD, Difference, Pays, p_value, signed
 from cuecard.evals.analysis.examples import Gallery
 from cuecard.evals.analysis.results import ArmResults, RunResults, TaskResults
-from cuecard.evals.analysis.verdict import BASELINE, Pays, p_value, signed
 from cuecard.evals.judging import ListedReply, judges
 from cuecard.report import formatting
 from cuecard.report.html import KeyResult
