@@ -53,10 +53,6 @@ class Band:
         shown = [f"{scale * float(each):.{digits}f}" for each in (self.mean, self.low, self.high)]
         return f"{shown[0]} ({shown[1]}–{shown[2]})"
 
-    def as_object(self) -> dict[str, Any]:
-        sides = {"mean": self.mean, "low": self.low, "high": self.high}
-        return {**{name: plain(side) for name, side in sides.items()}, "count": self.count}
-
 
 def band(
     values: Array, clusters: Sequence[Hashable], of: Array | None = None, draws: int = 2000, seed: int = 0
@@ -87,13 +83,6 @@ def _quantiles(many: Array) -> Any:
     columns = (column[np.isfinite(column)] for column in many.T)
     sides = [np.quantile(column, (0.025, 0.975)) if len(column) else (np.nan, np.nan) for column in columns]
     return np.asarray(sides).T
-
-
-def plain(value: Array) -> Any:
-    """The array as nested lists of numbers with six significant digits; None for values that are not finite."""
-    if value.ndim:
-        return [plain(each) for each in value]
-    return float(f"{float(value):.6g}") if math.isfinite(value) else None
 
 
 @dataclass(frozen=True)
@@ -392,10 +381,10 @@ def _kept(count: int) -> int:
 
 def _object(value: Any) -> Any:
     match value:
-        case Band():
-            return value.as_object()
-        case np.ndarray():
-            return plain(value)
+        case np.ndarray() | np.generic():  # numbers with six significant digits; None if not finite
+            if value.ndim:
+                return [_object(each) for each in np.asarray(value)]
+            return float(f"{float(value):.6g}") if np.isfinite(value) else None
         case Mapping():
             return {str(key): _object(each) for key, each in value.items()}
         case tuple() | list():

@@ -266,17 +266,14 @@ class Reloader:
             while True:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(signalled.wait(), self._poll_s)
-                if signalled.is_set() or self._has_changed():
+                before, self._seen = self._seen, stamp(self._file)
+                # a file that changed and was the same in two polls is not being written
+                if signalled.is_set() or self._seen == before != self._applied:
                     signalled.clear()
                     await self._reload(count, arrived)
         finally:
             with suppress(AttributeError, ValueError, RuntimeError):
                 loop.remove_signal_handler(signal.SIGHUP)
-
-    def _has_changed(self) -> bool:
-        """Whether the file has changed, and was the same in two polls, so that it is not being written."""
-        before, self._seen = self._seen, stamp(self._file)
-        return self._seen == before != self._applied
 
     async def _reload(self, count: Callable[[str], None], arrived: Callable[[Collection[Model]], Any]) -> None:
         self._applied = self._seen = stamp(self._file)
@@ -293,15 +290,12 @@ class Reloader:
             count("failed")
             return
         self._gate.renew(config.keys)
-        self._tell(self._words(config))
-        count("ok")
-        arrived(new)
-
-    def _words(self, config: Config) -> str:
         words = f"{self._file} was read again: pairs {', '.join(config.pairs)}; {len(config.keys)} keys"
         tables = [(name, getattr(self._started, name), getattr(config, name)) for name in RESTART]
         late = [f"{name}.{key}" for name, was, now in tables for key, value in was if value != getattr(now, key)]
-        return f"{words}; these need a restart: {', '.join(late)}" if late else words
+        self._tell(f"{words}; these need a restart: {', '.join(late)}" if late else words)
+        count("ok")
+        arrived(new)
 
 
 def stamp(file: Path) -> tuple[int, int, int] | None:

@@ -137,6 +137,12 @@ def _too_large(most: int) -> TooLarge:
 
 WAIT_S = 60.0
 """Most seconds that an image waits for the decoder."""
+LIMITS: Mapping[str, tuple[str, str, type[BadInput]]] = {
+    "pixels": ("most_megapixels", "has more than {:g} megapixels", TooLarge),
+    "memory": ("decode_mib", "needs more than {} MiB to be decoded", TooLarge),
+    "slow": ("decode_s", "takes longer than {:g} s to be decoded", BadInput),
+}
+"""Why an image is refused -> the setting that limits it, what is wrong, and the error."""
 
 
 @dataclass(frozen=True)
@@ -242,22 +248,13 @@ class ImageLoader:
             raise self._refusal(refused, given.name) from refused
 
     def _refusal(self, refused: Refused, name: str) -> BadInput:
-        limits = self._limits
+        if refused.why == "pieces":
+            return images.broken(name, "it is cut into too many pieces")
+        if refused.why not in LIMITS:
+            return images.broken(name)
+        setting, what, kind = LIMITS[refused.why]
         size = " (it has {}x{} pixels)".format(*refused.size) if refused.size else ""
-        match refused.why:
-            case "pixels":
-                message = f"{name} has more than {limits.most_megapixels:g} megapixels{size}"
-                return TooLarge(message, _limited("most_megapixels"))
-            case "memory":
-                message = f"{name} needs more than {limits.decode_mib} MiB to be decoded{size}"
-                return TooLarge(message, _limited("decode_mib"))
-            case "slow":
-                message = f"{name} takes longer than {limits.decode_s:g} s to be decoded"
-                return BadInput(message, _limited("decode_s"))
-            case "pieces":
-                return images.broken(name, "it is cut into too many pieces")
-            case _:
-                return images.broken(name)
+        return kind(f"{name} {what.format(getattr(self._limits, setting))}{size}", _limited(setting))
 
     def _too_many(self) -> TooLarge:
         message = f"the images together have more than {self._limits.request_megapixels:g} megapixels"
