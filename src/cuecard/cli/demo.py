@@ -16,7 +16,7 @@ from rich.text import Text
 
 from cuecard import disk
 from cuecard.cli import make_console
-from cuecard.cli.options import telling_what_is_kept
+from cuecard.cli.options import closing_models, telling_what_is_kept
 from cuecard.demo import EXTRA
 from cuecard.demo.live import ARMS, HEADLINE, LiveRun, Tally, examine, regimes
 from cuecard.demo.tasks import BoardsTask
@@ -89,13 +89,10 @@ def _prepare(out: Path) -> None:
 
 async def _run(plan: Plan, models: Mapping[str, Model], watch: _Watch) -> LiveRun:
     first = replace(plan, tasks=[BoardsTask("boards", -1, 1, "validation", "examined")])
-    try:
+    async with closing_models(models.values()):
         with watch:
             await examine(first, models, lambda record: None)  # first calls are slower
             return await examine(plan, models, watch.listen)
-    finally:
-        for model in models.values():
-            await model.aclose()
 
 
 class _Watch:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cuecard.cli import make_console
+from cuecard.cli.options import closing_models
 from cuecard.domain.errors import CuecardError, required
 from cuecard.models import probe as probes
 from cuecard.models import spec
@@ -101,11 +102,8 @@ async def _probed(models: Sequence[Model], *, probe: bool = True, fresh: bool = 
     async def found(model: Model) -> ProbeResults | None:
         return await probes.adapted(model, fresh=fresh, tell=tell) if isinstance(model, OpenAIModel) and probe else None
 
-    try:
+    async with closing_models(models):
         return list(await asyncio.gather(*map(found, models)))
-    finally:
-        for model in models:
-            await model.aclose()
 
 
 def described(able: Abilities) -> dict[str, str]:

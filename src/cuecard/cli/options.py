@@ -6,8 +6,8 @@ import asyncio
 import inspect
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import is_dataclass
 from functools import partial, update_wrapper
 from pathlib import Path
@@ -21,6 +21,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from cuecard.domain.errors import BadInput
+from cuecard.models.base import Model
 from cuecard.strategies.policy_file import Option, Surface, options_at
 
 LINE_S = 30
@@ -58,6 +59,15 @@ def progress_bar(console: Console, **more: Any) -> Progress:
     """A bar with counts and the remaining time; nothing without a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, disable=not console.is_terminal, **more)
+
+
+@asynccontextmanager
+async def closing_models(models: Iterable[Model]) -> AsyncIterator[None]:
+    """Closes these models at the end."""
+    async with AsyncExitStack() as stack:
+        for model in models:
+            stack.push_async_callback(model.aclose)
+        yield
 
 
 def plain_table(heads: Iterable[str | Column], rows: Iterable[Iterable[str]], title: str | None = None) -> Table:

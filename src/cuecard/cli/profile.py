@@ -20,6 +20,7 @@ from cuecard.cli import make_console
 from cuecard.cli.options import (
     LINE_S,
     Stopping,
+    closing_models,
     parts,
     positive_numbers,
     progress_bar,
@@ -231,11 +232,8 @@ def _show(console: Console, end: Any, out: Path) -> None:
 async def _probe(wanted: ServerProfile, tell: Callable[[str], None]) -> None:
     """Probe the servers' models that have no cached results, before anything is timed."""
     models = [OpenAIModel(each.base_url, each.name, api_key=wanted.api_key) for each in wanted.models]
-    try:
+    async with closing_models(models):
         await probes.settle(models, wait_s=None, tell=tell)
-    finally:
-        for model in models:
-            await model.aclose()
 
 
 def metrics_of(out: Path) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from cuecard.cli import make_console
 from cuecard.cli.evals.study import Prices
 from cuecard.cli.evals.tasks import open_named
 from cuecard.cli.fit import report_profile
-from cuecard.cli.options import parts, plain_table, progress_bar, show_files, telling_what_is_kept
+from cuecard.cli.options import closing_models, parts, plain_table, progress_bar, show_files, telling_what_is_kept
 from cuecard.domain.errors import BadInput, required
 from cuecard.evals import run_folder
 from cuecard.evals.analysis import examples
@@ -208,15 +208,12 @@ async def _run(
     console: Console,
     total: int | None,
 ) -> None:
-    try:
+    async with closing_models(models.values()):
         for model in models.values():
             room.in_process(model)
         with progress_bar(console, transient=True) as bar:
             line = bar.add_task("questions", total=total)
             await room.run(asked, models, folder, settings, lambda done: bar.update(line, completed=done))
-    finally:
-        for model in models.values():
-            await model.aclose()
 
 
 def _figures(text: str) -> list[int]:

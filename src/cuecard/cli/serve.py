@@ -19,7 +19,7 @@ from rich.progress import track
 
 from cuecard import virtual_time
 from cuecard.cli import make_console
-from cuecard.cli.options import plain_table, takes_policy_options, telling_what_is_kept
+from cuecard.cli.options import closing_models, plain_table, takes_policy_options, telling_what_is_kept
 from cuecard.domain.errors import BadInput, required
 from cuecard.domain.outcome import Route
 from cuecard.models import probe as probes
@@ -181,13 +181,10 @@ async def _all(
 
     replayed: list[ReplayedRequest] = []
     bar = iter(track(range(len(found)), "replaying", console=make_console(stderr=True), disable=quiet, transient=True))
-    try:
+    async with closing_models(living.values()):
         async for each in replay(found, strategy, policy, living):
             next(bar, None)
             replayed.append(each)
-    finally:
-        for model in living.values():
-            await model.aclose()
     return replayed
 
 

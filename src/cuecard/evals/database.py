@@ -95,7 +95,6 @@ class Store:
     def __init__(self, path: Path, *, read_only: bool = False, most_image_bytes: int = MOST_IMAGE_BYTES) -> None:
         self._path, self._most_image_bytes = path, most_image_bytes
         self._writing, self._reading = threading.Lock(), threading.Lock()
-        self._reader = None
         try:
             self._writer = self._connect(read_only)
             if not read_only:
@@ -280,7 +279,6 @@ class Store:
         return self._rows(f"SELECT {columns} FROM {table}" + (f" ORDER BY {order}" if order else ""))
 
     def _rows(self, query: str, *given: str) -> list[tuple[Any, ...]]:
-        assert self._reader is not None
         try:
             with self._reading:
                 return self._reader.execute(query, given).fetchall()
@@ -293,9 +291,8 @@ class Store:
         Waits for rows that another thread is reading or writing; later reads and writes raise CannotStore.
         """
         with self._writing, self._reading:
-            for connection in (self._reader, self._writer):
-                if connection is not None:
-                    connection.close()
+            self._reader.close()
+            self._writer.close()
 
 
 class RowWriter:

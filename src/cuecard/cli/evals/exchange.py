@@ -18,7 +18,7 @@ from cuecard import disk
 from cuecard.cli import make_console
 from cuecard.cli.evals.study import beta_text, interval_text
 from cuecard.cli.evals.tasks import open_named
-from cuecard.cli.options import takes_options
+from cuecard.cli.options import closing_models, takes_options
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.evals import run_folder
@@ -158,11 +158,8 @@ def _called(form: str, given: ImportOptions, reader: CardReader | None) -> dict[
 
 
 async def _filled(made: Import, held: run_folder.RunFolder) -> ImportResult:
-    try:
+    async with closing_models([made.reader.model] if made.reader else []):
         return await fill(made, held.store)
-    finally:
-        if made.reader is not None:
-            await made.reader.model.aclose()
 
 
 def _show(task: Record, sources: list[Source], filled: ImportResult, out: Path) -> None:

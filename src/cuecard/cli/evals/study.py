@@ -23,7 +23,14 @@ from typer import Argument, Option
 from cuecard import disk
 from cuecard.cli import make_console
 from cuecard.cli.evals.tasks import note_of, open_named
-from cuecard.cli.options import LINE_S, plain_table, takes_options, takes_policy_options, telling_what_is_kept
+from cuecard.cli.options import (
+    LINE_S,
+    closing_models,
+    plain_table,
+    takes_options,
+    takes_policy_options,
+    telling_what_is_kept,
+)
 from cuecard.domain.errors import BadInput
 from cuecard.evals import run_folder
 from cuecard.evals import study as studies
@@ -236,12 +243,9 @@ async def _pool(
 ) -> AsyncIterator[tuple[WorkerPool, Mapping[str, Seat]]]:
     """The workers that make the calls, and the models' identities."""
     if how.on is None:
-        try:
+        async with closing_models(models.values()):
             pool = WorkerPool.of(models, wanted.slots, time.perf_counter, timed=not wanted.batched)
             yield pool, wanted.seats(models)
-        finally:
-            for model in models.values():
-                await model.aclose()
         return
     there = ray_workers.Cluster(wanted.models, how.on, wanted.slots, not wanted.batched, console.print)
     try:

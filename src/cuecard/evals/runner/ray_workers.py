@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from cuecard.evals.database import Record
 from cuecard.evals.requests import Seat, error_of, error_record, seat_of
 from cuecard.evals.runner.compose import TaskItem
 from cuecard.evals.runner.scheduler import WorkerLost, WorkerPool
-from cuecard.evals.runner.worker import LocalWorker, Worker, WorkOrder
+from cuecard.evals.runner.worker import LocalWorker, WorkOrder
 from cuecard.models import probe, spec
 from cuecard.models.base import Limits
 
@@ -76,7 +77,7 @@ class RayWorker:
 
     ray: Any
     actors: Mapping[str, Any]
-    lost: Callable[[Worker, str], Awaitable[None]]
+    lost: Callable[[RayWorker, str], Awaitable[None]]
     """Called with the reason when the worker has died."""
 
     async def make(self, order: WorkOrder) -> Record:
@@ -132,6 +133,8 @@ class Cluster:
     async def start(self) -> WorkerPool:
         """A pool in which at least one worker is ready. Raises MissingExtra, BadInput, CuecardError of a model."""
         self._ray = await asyncio.to_thread(_connected, self.sizes, len(self._layout()))
+        # again, because Ray's own handler aborts a process that has not ended 3 s after SIGTERM
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
         self.pool = WorkerPool(self.at_once, time.perf_counter, self.sizes.workers)
         for _ in range(self.sizes.workers):
             self._hire()
@@ -179,16 +182,15 @@ class Cluster:
         else:
             await self.pool.join(worker, machine)
 
-    async def _lost(self, worker: Worker, why: str) -> None:
+    async def _lost(self, worker: RayWorker, why: str) -> None:
         if worker in self._workers:
             self.tell("a worker died: what it had in hand goes to others")
             await self._gone(worker, None, why)
 
-    async def _gone(self, worker: Worker, error: CuecardError | None, why: str) -> None:
+    async def _gone(self, worker: RayWorker, error: CuecardError | None, why: str) -> None:
         self._workers = [each for each in self._workers if each is not worker]
         self.pool.lose(worker)
-        if isinstance(worker, RayWorker):
-            worker.end()
+        worker.end()
         if error is None and self._hired < self.sizes.workers * (1 + ONCE_MORE):
             self._hire()
         elif not self._workers:
