@@ -16,6 +16,8 @@ from cuecard.domain.errors import BadInput, required
 
 Clusters = Sequence[str] | None
 DRAWS = 4000
+Z = NormalDist().inv_cdf(0.975)
+"""Normal quantile of a two-sided 95% interval."""
 _AT_ONCE = 2**22  # numbers per chunk of draws: 32 MiB
 SCORE, ROBUST, NO_SPREAD = "Tango's score test", "cluster-robust t test", "sign test of clusters"
 """Names of methods: a p-value is shown beside the interval that inverts the same test."""
@@ -59,18 +61,13 @@ def standard_error(values: Sequence[float]) -> float:
     return math.sqrt(sum((each - middle) ** 2 for each in values) / (len(values) - 1)) / math.sqrt(len(values))
 
 
-def z_of(confidence: float) -> float:
-    """Normal quantile of a two-sided interval: 0.95 -> 1.96."""
-    return NormalDist().inv_cdf((1 + checked(confidence)) / 2)
-
-
 # --- shares and means, with intervals ---------------------------------------------------------------------------------
 
 
-def wilson(right: int, of: int, confidence: float = 0.95) -> Interval:
-    """Score interval of a proportion of independent answers (Wilson 1927)."""
-    low, high = wilson_bounds(right, of, z_of(confidence))
-    return Interval(right / of if of else math.nan, low, high, confidence, "Wilson")
+def wilson(right: int, of: int) -> Interval:
+    """95% score interval of a proportion of independent answers (Wilson 1927)."""
+    low, high = wilson_bounds(right, of, Z)
+    return Interval(right / of if of else math.nan, low, high, 0.95, "Wilson")
 
 
 def wilson_bounds(right: int, of: int, z: float = 1.96) -> tuple[float, float]:
@@ -309,12 +306,12 @@ def tango_p(better: int, worse: int, of: int, margin: float) -> float:
     return 1.0 if z is None else 1 - NormalDist().cdf(z)
 
 
-def tango_interval(better: int, worse: int, of: int, confidence: float = 0.95) -> Interval:
-    """Score interval of a paired difference of proportions, at least one pair (Tango 1998, Stat. in Medicine 17).
+def tango_interval(better: int, worse: int, of: int) -> Interval:
+    """95% score interval of a paired difference of proportions, at least one pair (Tango 1998, Stat. in Medicine 17).
 
     It holds the differences that the score test does not reject. Like Wilson's, it has a width even if no pair differs.
     """
-    estimate, limit = (better - worse) / of, z_of(confidence)
+    estimate = (better - worse) / of
 
     def bound(end: float) -> float:
         """The bound between the estimate (not rejected) and the end of the scale; the statistic is monotonic."""
@@ -322,13 +319,13 @@ def tango_interval(better: int, worse: int, of: int, confidence: float = 0.95) -
         while abs(outside - inside) > 1e-9:
             middle = (inside + outside) / 2
             z = _tango_z(better, worse, of, middle)
-            if z is None or abs(z) < limit:
+            if z is None or abs(z) < Z:
                 inside = middle
             else:
                 outside = middle
         return inside
 
-    return Interval(estimate, bound(-1.0), bound(1.0), confidence, SCORE)
+    return Interval(estimate, bound(-1.0), bound(1.0), 0.95, SCORE)
 
 
 def _tango_z(better: int, worse: int, of: int, difference: float) -> float | None:

@@ -90,24 +90,23 @@ def key(figure: Figure, handles: Sequence[Patch | Line2D], most: int = 6) -> Non
 
 def png(figure: Figure, text: str) -> bytes:
     """A PNG on white, two pixels a point; `text` is the description in the file."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")
-        figure.savefig(
-            buffer, format="png", dpi=144, facecolor="white", metadata={"Software": None, "Description": text}
-        )
-    return buffer.getvalue()
+    metadata = {"Software": None, "Description": text}
+    return _saved(figure, format="png", dpi=144, facecolor="white", metadata=metadata)
 
 
 def svg(figure: Figure, label: str) -> str:
-    buffer = io.StringIO()
-    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cuecard"}), warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "Glyph .* missing"
-        )  # only for estimating widths: the page's font draws the text
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    return embeddable(buffer.getvalue(), label)
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cuecard"}):
+        return embeddable(_saved(figure, format="svg", transparent=True, metadata=nothing).decode(), label)
+
+
+def _saved(figure: Figure, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # in SVG the font here only estimates widths: the page's font draws the text
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(buffer, **options)
+    return buffer.getvalue()
 
 
 def embeddable(drawn: str, label: str) -> str:

@@ -19,7 +19,6 @@ from cuecard.domain.outcome import Route
 
 T = TypeVar("T")
 Record = Mapping[str, Any]
-STAGES = ("prefill", "decode", "score", "weigh", "warm")
 _NEAR_S = 1e-6
 LOST = (FinishReason.CANCELLED, FinishReason.ERROR)
 

@@ -469,12 +469,12 @@ def _mixed(table: CostTable, scheme: Scheme, at: Sequence[int], budget: float) -
     return [(scheme.arms[place], share) for place, share in mixture(points, budget)]
 
 
-def folds(clusters: Sequence[str], count: int = FOLDS, seed: int = 0) -> list[list[int]]:
+def folds(clusters: Sequence[str]) -> list[list[int]]:
     """Indices of the units by fold: whole clusters are assigned at random; empty folds are left out."""
     names = list(dict.fromkeys(clusters))
-    Random(seed).shuffle(names)
-    of = {name: place % count for place, name in enumerate(names)}
-    dealt = [[i for i, cluster in enumerate(clusters) if of[cluster] == fold] for fold in range(count)]
+    Random(0).shuffle(names)
+    of = {name: place % FOLDS for place, name in enumerate(names)}
+    dealt = [[i for i, cluster in enumerate(clusters) if of[cluster] == fold] for fold in range(FOLDS)]
     return [fold for fold in dealt if fold]
 
 

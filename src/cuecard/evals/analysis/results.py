@@ -127,11 +127,6 @@ class ArmResults:
         """The lowest and the highest accuracy over the extractors."""
         return min(self.extractors.values()), max(self.extractors.values())
 
-    @property
-    def settled(self) -> float:
-        """The share of questions settled without reasoning: their short answers were accepted."""
-        return sum(route.share for route in self.routes if route.route == Route.AGREED)
-
     def cost(self, measure: str) -> float | None:
         seconds = None if self.latency is None else self.latency.estimate
         return {"latency": seconds, "tokens": self.spent, "price": self.price}[measure]
