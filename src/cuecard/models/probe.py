@@ -23,7 +23,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
@@ -214,7 +214,7 @@ async def settle(
     alike: dict[tuple[str, str], list[OpenAIModel]] = {}
     for model in {id(model): model for model in models if isinstance(model, OpenAIModel)}.values():
         alike.setdefault((model.url, model.served_name), []).append(model)
-    tasks = [asyncio.create_task(_adapted(each, tell)) for each in alike.values()]
+    tasks = [asyncio.create_task(adapted(*each, tell=tell)) for each in alike.values()]
     if not tasks:
         return []
     try:
@@ -229,20 +229,19 @@ async def settle(
     return list(late)
 
 
-async def _adapted(alike: Sequence[OpenAIModel], tell: Callable[[str], None]) -> ProbeResults:
-    """Probe a served model once, and adapt all objects that represent it."""
-    first, *others = alike
-    results = await adapted(first, tell=tell)
-    for other in others:
-        other.fingerprint = first.fingerprint
-        other.adapt(results.settings, short_answers=results.short_answers)
-    return results
-
-
 async def adapted(
-    model: OpenAIModel, *, fresh: bool = False, tell: Callable[[str], None] = lambda text: None
+    model: OpenAIModel, *alike: OpenAIModel, fresh: bool = False, tell: Callable[[str], None] = lambda text: None
 ) -> ProbeResults:
-    """Run the steps that have no stored result for one model, store each when it is done, and adapt the model."""
+    """Run the steps that have no stored result for one model, store each when it is done, and adapt the model.
+
+    `alike`: further objects that represent the same served model, which are adapted too.
+    """
+
+    def adapt() -> None:
+        for each in (model, *alike):
+            each.fingerprint = model.fingerprint
+            each.adapt(results.settings, short_answers=results.short_answers)
+
     results = await _listing(model, tell)
     if results.problem is not None:
         tell(f"{model.name} could not be probed ({results.problem}); defaults hold")
@@ -250,7 +249,7 @@ async def adapted(
     key = _key(model)
     if not fresh and (stored := load_results().get(key)) is not None:
         results = stored
-    model.adapt(results.settings, short_answers=results.short_answers)
+    adapt()
     if results.listed is False:
         names = ", ".join(results.served[:8])
         tell(f"{model.url} does not list {model.served_name!r}; it lists: {names}. It may answer with another model")
@@ -269,7 +268,7 @@ async def adapted(
             results.notes.append(f"{name}: {error}")
         results.steps.append(name)
         results.at = time.time()
-        model.adapt(results.settings, short_answers=results.short_answers)
+        adapt()
         with suppress(OSError, CuecardError):  # it is a cache
             await asyncio.to_thread(store_results, key, results)
     return results

@@ -293,15 +293,10 @@ def _framed(completion: Completion, thinks: bool) -> list[tuple[str, str]]:
     match completion.framing:
         case Framing.MISFILED:
             parts = [("reasoning", reasoning + completion.answer)]
-        case Framing.TAGS:
-            parts = [
-                (
-                    "content",
-                    f"<think>\n{reasoning}\n</think>\n\n{completion.answer}" if reasoning else completion.answer,
-                )
-            ]
-        case Framing.IMPLIED:
-            parts = [("content", f"{reasoning}\n</think>\n\n{completion.answer}" if reasoning else completion.answer)]
+        case Framing.TAGS | Framing.IMPLIED:
+            opening = "<think>\n" if completion.framing is Framing.TAGS else ""
+            block = f"{opening}{reasoning}\n</think>\n\n" if reasoning else ""
+            parts = [("content", block + completion.answer)]
         case name:
             parts = [(str(name), reasoning), ("content", completion.answer)]
     cut = re.compile(r"\s*\S+|\s+" if completion.piece is None else rf"[\s\S]{{1,{completion.piece}}}")

@@ -157,17 +157,12 @@ class StaticDecoder:
 
     def _rotated_weights(self, text: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """(layers, heads + kv heads, head_dim) weights of the norms of queries and keys; and rolled by half."""
-        plain = torch.stack(
-            [
-                torch.cat(
-                    [
-                        layer.self_attn.q_norm.weight.expand(self.heads, -1),
-                        layer.self_attn.k_norm.weight.expand(self.kv_heads, -1),
-                    ]
-                )
-                for layer in text.layers
-            ]
-        )
+        counts = {"q_norm": self.heads, "k_norm": self.kv_heads}
+
+        def norms(attention: Any) -> torch.Tensor:
+            return torch.cat([getattr(attention, name).weight.expand(count, -1) for name, count in counts.items()])
+
+        plain = torch.stack([norms(layer.self_attn) for layer in text.layers])
         return plain, plain.roll(self.head_dim // 2, -1)
 
 

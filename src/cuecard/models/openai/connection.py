@@ -188,11 +188,8 @@ class Connection:
             text = (await self._server.page("/models", _LISTING_S)).decode("utf-8-sig", errors="replace")
             data = decoded(self._faults.scrubbed(text))
         entries = data.get("data") if isinstance(data, Mapping) else None
-        return (
-            [JsonSanitiser().of(entry) for entry in entries if isinstance(entry, Mapping)]
-            if isinstance(entries, list)
-            else []
-        )
+        listed = entries if isinstance(entries, list) else []
+        return [JsonSanitiser().of(entry) for entry in listed if isinstance(entry, Mapping)]
 
     async def aborted(self) -> float | None:
         """The server's count of requests that clients aborted; None if it reports none."""

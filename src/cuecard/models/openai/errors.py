@@ -232,9 +232,7 @@ def error_text(body: object) -> str:
 
 def refused_parameter(error: StatusError, optional: Iterable[str]) -> str | None:
     """The optional parameter that the server refuses; None if the error has another reason."""
-    if error.status not in (400, 403, 422):
-        return None
-    if not _NOT_KNOWN.search(error.words):
+    if error.status not in (400, 403, 422) or not _NOT_KNOWN.search(error.words):
         return None
     named = [key for key in optional if re.search(rf"\b{re.escape(key)}\b", error.words)]
     param = error.body.get("param") if isinstance(error.body, Mapping) else None
