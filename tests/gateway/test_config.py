@@ -79,6 +79,15 @@ def test_a_secret_that_is_not_set_is_named(tmp_path, monkeypatch):
         Pairs.configured(config_file.read(written(PAIR, tmp_path)))
 
 
+def test_the_environment_may_have_the_numbers_of_a_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("SECONDS", "9")
+    text = PAIR.replace("weight = 2", 'weight = 2\ntimeout_s = "${SECONDS}"')
+    assert 9.0 in [upstream.timeout_s for upstream in config_file.read(written(text, tmp_path)).pairs["cuecard"].small]
+    monkeypatch.setenv("SECONDS", "soon")
+    with pytest.raises(BadInput, match="timeout_s: input should be a valid number, not 'soon'"):
+        config_file.read(written(text, tmp_path))
+
+
 @pytest.mark.parametrize(
     ("change", "problem", "hint"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -266,13 +267,22 @@ def chosen(given: Path | Mapping[str, Any] | None, small: str | None, large: str
     return base.model_copy(update={"pairs": {**base.pairs, PAIR: pair}})
 
 
-def _filled(value: Any) -> Any:
-    """The value with `${NAME}` replaced from the environment, except in `api_key`, which is resolved when needed."""
+def _filled(value: Any, kind: type = str) -> Any:
+    """The value with `${NAME}` replaced from the environment, except in `api_key`, which is resolved when needed.
+
+    `kind`: the type of a model's key; what the environment has for a number is read as one.
+    """
     match value:
         case str():
-            return spec.secret(value)
+            filled = spec.secret(value)
+            if filled != value and kind in (int, float):
+                with suppress(ValueError):  # it is refused as a text
+                    return kind(filled)
+            return filled
         case dict():
-            return {key: each if key == "api_key" else _filled(each) for key, each in value.items()}
+            return {
+                key: each if key == "api_key" else _filled(each, spec.KEYS.get(key, str)) for key, each in value.items()
+            }
         case list():
             return [_filled(each) for each in value]
         case _:
