@@ -1,12 +1,13 @@
 """A child process that checks JSON Schemas, and texts against them, or compares expressions. Imports no Cuecard.
 
 checks_worker.py schemas    {"schema": …}, or {"schema": …, "text": …} -> {"why": …}, None where nothing is wrong
-checks_worker.py maths      {"truth": …, "given": …} -> {"same": …}
+checks_worker.py maths      {"truth": …, "given": …, "limit_s": …} -> {"same": …}; ends after limit_s of CPU time
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -40,13 +41,18 @@ def main(does: str) -> None:
 def _compare(job: dict[str, Any]) -> dict[str, Any]:
     """Compare two expressions; an unreadable one equals no other."""
     maths = import_module("math_verify")
+    with suppress(AttributeError):  # on Windows, only the waiting side has a timeout
+        signal.setitimer(signal.ITIMER_PROF, job.get("limit_s", 0))
     latex = [maths.LatexExtractionConfig()]
     pair = [
         maths.parse(f"${job[each]}$", extraction_config=latex, parsing_timeout=None)
         for each in ("truth", "given")
         if each in job
     ]
-    return {"same": len(pair) == 2 and bool(maths.verify(*pair, timeout_seconds=None))}
+    same = len(pair) == 2 and bool(maths.verify(*pair, timeout_seconds=None))
+    with suppress(AttributeError):
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    return {"same": same}
 
 
 def _check(job: dict[str, Any]) -> dict[str, Any]:

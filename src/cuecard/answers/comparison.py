@@ -2,7 +2,7 @@
 
 math-verify compares two expressions that differ, in a process of its own: it stops long work with SIGALRM, which works
 in the main thread only (its issue 55) and not inside one long integer operation (issue 65: 9^9^9^9). Here it runs
-without a timeout in a child process that is killed after LIMIT_S; the next comparison starts a new one. The first
+without one in a child process that ends after LIMIT_S of CPU time; the next comparison starts a new one. The first
 comparison takes about a second (SymPy's import), later ones milliseconds. It blocks the caller: coroutines use
 `answers.same_answer`, which awaits a thread.
 """
@@ -178,7 +178,8 @@ def date_of(text: str) -> date | None:
 # --- math-verify ------------------------------------------------------------------------------------------------------
 
 
-LIMIT_S = 2.0
+LIMIT_S, LATE_S = 2.0, 20.0
+"""Maximum CPU time of a comparison, and elapsed time, so that results do not depend on how busy the machine is."""
 MOST_CHARS = 2_000
 """Maximum length of an expression; a longer one equals no other."""
 WORKER = ChildWorker(SCRIPT, "maths")
@@ -191,10 +192,10 @@ def same_expression(truth: str, given: str) -> bool:
 
 
 def verify(truth: str, given: str, limit_s: float = LIMIT_S) -> bool:
-    """As `same_expression`, without a cache or a maximum length; False also after `limit_s`."""
+    """As `same_expression`, without a cache or a maximum length; False also after `limit_s` of CPU time."""
     if find_spec("math_verify") is None:
         raise MissingExtra("comparing expressions needs math-verify", "pip install '.[maths]' in a checkout")
     try:
-        return bool(WORKER.do({"truth": truth, "given": given}, limit_s)[0]["same"])
+        return bool(WORKER.do({"truth": truth, "given": given, "limit_s": limit_s}, LATE_S)[0]["same"])
     except (TimeoutError, EOFError):
         return False
