@@ -86,6 +86,17 @@ def save(path: Path, value: Any) -> None:
         file.write(f"{json.dumps(value, indent=2, ensure_ascii=False)}\n".encode())
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is such a file. Raises BadInput if its folder cannot be read."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from error
+    return True
+
+
 def load(path: Path, version: int, what: str, hint: str, make: Callable[[dict[str, Any]], T]) -> T:
     """What `make` returns for the JSON object in a file of `save`, without its version.
 
@@ -98,7 +109,7 @@ def load(path: Path, version: int, what: str, hint: str, make: Callable[[dict[st
         return make(data)
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}", hint) from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise BadInput(f"{path} is not {what}: {type(error).__name__}: {error}", hint) from error
 
 
@@ -110,6 +121,8 @@ def built(kind: Any, data: Any) -> Any:
     of, origin = get_args(kind), get_origin(kind)
     if origin is UnionType:
         return None if data is None else built(of[0], data)
+    if (plain := _plain(kind)) in KINDS and not _fits(data, plain):
+        raise TypeError(f"{str(data)[:80]} where {kind} is expected")
     if is_dataclass(kind):
         hints = get_type_hints(kind)
         return kind(**{name: built(hints[name], value) for name, value in data.items()})  # type: ignore[operator]
@@ -230,7 +243,10 @@ def _plain(hint: Any) -> type:
 
 def check_kind(name: str, value: object, kind: type) -> None:
     """Raises BadInput if a value is not of type `kind`. The value, perhaps a secret, is not in the message."""
-    what, wanted = KINDS[kind]
-    fits = isinstance(value, wanted) and (kind is bool or not isinstance(value, bool))
-    if not fits or (kind is list and not all(isinstance(each, str) for each in value)):  # type: ignore[attr-defined]
+    what, _ = KINDS[kind]
+    if not _fits(value, kind) or (kind is list and not all(isinstance(each, str) for each in value)):  # type: ignore[attr-defined]
         raise BadInput(f"{name} is not {what}", f"write {name.rpartition('.')[2]} as {what}")
+
+
+def _fits(value: object, kind: type) -> bool:
+    return isinstance(value, KINDS[kind][1]) and (kind is bool or not isinstance(value, bool))

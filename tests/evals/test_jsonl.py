@@ -25,15 +25,13 @@ def test_a_line_is_a_question_with_its_images_beside_the_file(tmp_path):
             {"question": "How many signs are there?", "images": ["a.png", "b.png"], "answer": 2, "category": "signs"},
             {"question": "Name it.", "answer": ["a sign", "sign"], "kind": "short_text", "scorer": "anls"},
             {"question": "Describe it.", "metadata": {"anything": [1]}},
-            {"question": "Which?", "options": ["red", "blue"], "kind": "short_text", "answer": "red"},
         ],
     )
-    choice, number, text, free, listed = items_of(path)
+    choice, number, text, free = items_of(path)
     assert (choice.id, choice.question.kind, choice.golds) == ("x", AnswerKind.CHOICE, ("A",))
     assert (number.id, number.question.kind, number.golds, number.category) == ("2", AnswerKind.NUMBER, ("2",), "signs")
     assert [image.data for image in number.question.images] == [png("red"), png("blue")]
     assert (text.golds, text.scorer) == (("a sign", "sign"), "anls")
-    assert (listed.question.options, listed.golds) == (("red", "blue"), ("red",))
     assert (free.question.kind, free.golds) == (AnswerKind.FREE_TEXT, ())
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from files import item
 
+from cuecard import answers
+from cuecard.evals import scorers
 from cuecard.evals.analysis.scores import ScoredTask, pope, sensitivity
 from cuecard.evals.scorers import option_meant, score, scores
 
@@ -140,3 +144,12 @@ def test_the_same_replies_span_an_interval_over_extractors():
 
 def test_without_known_answers_there_is_no_interval():
     assert sensitivity([scores("yes", item("yes_no"))]) == {}
+
+
+def test_the_version_of_scores_changes_with_the_tables_of_words(tmp_path, monkeypatch):
+    before, copied = scorers.version(), tmp_path / "answers"
+    shutil.copytree(Path(answers.__file__).parent, copied)
+    monkeypatch.setattr(answers, "__file__", str(copied / "__init__.py"))
+    assert scorers.version.__wrapped__() == before
+    (copied / "text" / "languages.toml").write_text("dozen = 13")
+    assert scorers.version.__wrapped__() != before

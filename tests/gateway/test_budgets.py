@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import openai
 import pytest
@@ -88,6 +90,15 @@ def test_a_file_of_budgets_that_cannot_be_read_is_no_fresh_budget(content, tmp_p
     with pytest.raises(BadInput, match=r"budgets\.json"):
         LocalState(path=file, now=Clock())
     assert file.read_text() == content
+
+
+def test_a_file_of_budgets_that_cannot_be_looked_up_is_no_fresh_budget(tmp_path, monkeypatch):
+    def stale(path: Path, **_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle", str(path))
+
+    monkeypatch.setattr(Path, "stat", stale)
+    with pytest.raises(BadInput, match="Stale file handle"):
+        LocalState(path=tmp_path / "budgets.json", now=Clock())
 
 
 def test_a_key_that_has_expired_is_not_let_in():

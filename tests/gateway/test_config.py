@@ -88,6 +88,15 @@ def test_the_environment_may_have_the_numbers_of_a_model(tmp_path, monkeypatch):
         config_file.read(written(text, tmp_path))
 
 
+def test_keys_of_other_programs_keep_the_text_of_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("SECONDS", "9")
+    text = PAIR.replace(
+        "weight = 2", 'weight = 2\nextra_body = {timeout_s = "${SECONDS}", deep = [{max_len = "${SECONDS}"}]}'
+    )
+    small = config_file.read(written(text, tmp_path)).pairs["cuecard"].small
+    assert {"timeout_s": "9", "deep": [{"max_len": "9"}]} in [upstream.extra_body for upstream in small]
+
+
 @pytest.mark.parametrize(
     ("change", "problem", "hint"),
     [

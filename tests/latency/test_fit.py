@@ -112,6 +112,20 @@ def test_a_fit_comes_back_from_its_file_as_it_was_and_is_called_estimated(tmp_pa
     assert json.loads(paths[0].read_text())["label"] == "estimated"
 
 
+@pytest.mark.parametrize("change", [{"ranges": None}, {"images": {"a": 1}}, {"model": 5}, {"parts": [1]}])
+def test_a_fit_with_values_of_other_types_is_refused(change: dict[str, object], tmp_path: Path) -> None:
+    profiled(tmp_path)
+    path, *_ = latency_model.write(fit.fits(tmp_path, draws=0), tmp_path / latency_model.FOLDER)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(BadInput, match="is not a fit: TypeError"):
+        latency_model.read(path)
+
+
+def test_a_path_that_cannot_be_looked_up_is_no_profile_with_a_reason(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="File name too long"):
+        readings.about(tmp_path / ("x" * 300))
+
+
 def test_fits_that_are_not_there_or_of_another_version_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="holds no fits"):
         latency_model.read_all(tmp_path)

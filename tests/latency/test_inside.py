@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.latency import readings
@@ -129,6 +130,19 @@ def test_a_compiled_step_writes_the_same_tokens(tiny: Runner) -> None:
     tiny._steppers[True, True, 2] = decoders.Compiled(decoder, 2, 64, backend="eager")
     for _ in range(2):  # the second run starts without the first request's state
         assert tiny.run(work(output_tokens=6, batch=2, attention="fused", compiled=True), prompt).tokens == plain.tokens
+
+
+def test_fused_weights_write_the_same_tokens_with_transformers_own_cache(tiny: Runner) -> None:
+    model, ids = tiny.subject.model, torch.tensor([[5, 6, 7, 8]])
+
+    def decoded(stepper: decoders.Stepper) -> list[int]:
+        cache = DynamicCache()
+        logits = model(input_ids=ids, past_key_values=cache, use_cache=True).logits
+        stepper.begin(cache, logits[:, -1].argmax(-1), 0)
+        return [int(stepper.step()) for _ in range(4)]
+
+    with torch.inference_mode():
+        assert decoded(decoders.ByFused(decoders.StaticDecoder(model))) == decoded(decoders.ByLayers(model))
 
 
 @pytest.mark.parametrize("image", [64, None])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import replace
@@ -21,6 +23,7 @@ from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.models.base import AnswerDelta, Limits, ReasoningDelta
 from cuecard.models.local.model import LocalModel
+from cuecard.models.local.network import IMAGES_KEPT, KeptImages
 from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, growing, read, reason, short
 
 LIMITS = Limits(answer_tokens=24, reasoning_tokens=24)
@@ -239,6 +242,16 @@ async def test_the_same_text_with_another_image_shares_nothing(
     first, second = [(await hear(qwen, short(asked, TAGS), LIMITS)) for asked in (question, other)]
     assert (first.end.usage.cached_tokens, second.end.usage.cached_tokens) == (0, 0)
     assert first.answer != second.answer
+
+
+def test_of_processed_images_the_last_are_kept_and_the_files_are_not() -> None:
+    kept, images = KeptImages(), [Image(bytes([number])) for number in range(IMAGES_KEPT + 1)]
+    assert [kept.of(image, lambda image: image.digest) for image in images] == [image.digest for image in images]
+    assert kept.of(images[-1], lambda _: "anew") == images[-1].digest
+    assert kept.of(images[0], lambda _: "anew") == "anew"
+    last = weakref.ref(images.pop())
+    gc.collect()
+    assert last() is None
 
 
 async def test_the_order_of_two_images_changes_the_answer(

@@ -28,6 +28,11 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
+def test_a_number_that_nests_too_deeply_is_refused():
+    with pytest.raises(BadInput, match="max_len is not a whole number"):
+        spec.parse(f"vllm:a/b?max_len={'[' * 100_000}")
+
+
 def test_a_specification_has_a_source_and_settings(folder: Path) -> None:
     text = "vllm:Qwen/Qwen3-VL-2B-Instruct?gpu_memory=0.4&max_len=8192&dtype=bfloat16&eager=true"
     settings = {"gpu_memory": 0.4, "max_len": 8192, "dtype": "bfloat16", "eager": True}

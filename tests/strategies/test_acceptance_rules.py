@@ -225,3 +225,8 @@ def test_beside_the_large_models_the_small_models_short_answer_is_cancelled_once
 def test_a_table_without_weights_for_the_large_model_alone_wants_both_answers():
     policy = Policy(accept=Calibrated(0.98), schedule=Schedule.THRIFTY)
     assert called(ask(model("tiny", "3", 0.9), model("huge", "3", 0.999, TABLE), policy)) == SHORTS
+
+
+def test_a_rule_without_a_condition_accepts_nothing():
+    policy = Policy(accept=Acceptance(agreement=False, confidence=None))
+    assert ask(model("tiny", "3", 0.9), model("huge", "3", 0.99), policy).route is Route.TRANSFERRED

@@ -190,7 +190,7 @@ class Folder:
 def about(path: Path) -> dict[str, Any]:
     """The contents of `run.json`, without its version. Raises BadInput."""
     file, hint = path / ABOUT, "`cuecard attention --out` makes one"
-    data = disk.load(file, VERSION, "the file of a run", hint, dict) if file.is_file() else {}
+    data = disk.load(file, VERSION, "the file of a run", hint, dict) if disk.is_there(file) else {}
     if data.get("kind") != KIND:
         raise BadInput(f"{path} is not the directory of an attention run", hint)
     return data

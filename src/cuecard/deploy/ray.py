@@ -30,7 +30,7 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.exceptions import BackPressureError, RayServeException
 
 from cuecard.domain.call import Usage
-from cuecard.domain.errors import BadInput, CuecardError, ModelBusy, ModelError, ModelUnreachable, one_line
+from cuecard.domain.errors import BadInput, CuecardError, ModelBusy, ModelError, ModelUnreachable
 from cuecard.gateway.app import application, assembled, gate_of
 from cuecard.gateway.config import Config, chosen
 from cuecard.gateway.pairs import Pairs, loaded
@@ -331,7 +331,9 @@ class RemoteModel:
 
     def _failed(self, error: Exception) -> NoReturn:
         """Raises ModelBusy, ModelUnreachable, or ModelError for an error of the replica's own code."""
-        text = f"{self.name} on Ray: {one_line(error)[:300]}"
+        cause = getattr(error, "cause", None) or error  # a task's error itself has the replica's traceback as text
+        first = next(iter(str(cause).splitlines()), type(cause).__name__)
+        text = f"{self.name} on Ray: {first[:300]}"
         if isinstance(error, BackPressureError):
             raise ModelBusy(text) from error
         if isinstance(error, exceptions.RayTaskError):

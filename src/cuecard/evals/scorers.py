@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from inspect import getfile
 from pathlib import Path
 from typing import Any
 
@@ -266,8 +267,9 @@ def scored(reply: str, item: Item) -> dict[str, Any]:
 
 @cache
 def version() -> str:
-    """Hash of the source files that scores depend on, 12 hex digits: the scorers and the package `answers`."""
-    files = [Path(__file__), Path(published.__file__), *sorted(Path(answers.__file__).parent.rglob("*.py"))]
+    """Hash of the files that scores depend on, 12 hex digits: the scorers and the package `answers` with its tables."""
+    found = [path for path in Path(answers.__file__).parent.rglob("*.*") if path.suffix in (".py", ".toml")]
+    files = [Path(__file__), Path(published.__file__), Path(getfile(Question)), *sorted(found)]
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.name}\n{file.read_text(encoding='utf-8')}".encode())

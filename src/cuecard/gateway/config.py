@@ -280,11 +280,12 @@ def _filled(value: Any, kind: type = str) -> Any:
                     return kind(filled)
             return filled
         case dict():
+            kinds = {} if kind is dict else spec.KEYS  # keys of other programs, in extra_body for example
             return {
-                key: each if key == "api_key" else _filled(each, spec.KEYS.get(key, str)) for key, each in value.items()
+                key: each if key == "api_key" else _filled(each, kinds.get(key, kind)) for key, each in value.items()
             }
         case list():
-            return [_filled(each) for each in value]
+            return [_filled(each, kind) for each in value]
         case _:
             return value
 
@@ -326,6 +327,10 @@ TABLES: Mapping[str, type[StrictTable | Key]] = {
 }
 
 
+def _is_number(text: object) -> bool:
+    return isinstance(text, str) and text.removeprefix("-").replace(".", "", 1).isdecimal()
+
+
 def _advice(error: Mapping[str, Any]) -> str | None:
     place = _place(error)
     if error["type"] == "missing" and place == ("version",):
@@ -336,7 +341,7 @@ def _advice(error: Mapping[str, Any]) -> str | None:
         return "`cuecard key` makes a key and shows its hash"
     if error["type"] == "bool_type":
         return "write true or false, without quotes"
-    if error["type"] in ("float_type", "int_type"):
+    if error["type"] in ("float_type", "int_type") and _is_number(error["input"]):
         return "write the number without quotes"
     if error["type"] != "extra_forbidden":
         return None

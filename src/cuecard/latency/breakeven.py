@@ -331,7 +331,9 @@ def read(path: Path) -> list[PairBreakEven]:
 
 def _replaced(data: Any, old: Any, new: Any) -> Any:
     if isinstance(data, dict):
-        return {name: _replaced(value, old, new) for name, value in data.items()}
+        return {
+            name: value if name in ("small", "large") else _replaced(value, old, new) for name, value in data.items()
+        }
     if isinstance(data, list | tuple):
         return [_replaced(value, old, new) for value in data]
     return new if data == old else data

@@ -173,8 +173,8 @@ class Readings:
 
 
 def is_profile(path: Path) -> bool:
-    """Whether a directory holds a profile."""
-    return (path / ABOUT).is_file()
+    """Whether a directory holds a profile. Raises BadInput if it cannot be read."""
+    return disk.is_there(path / ABOUT)
 
 
 def about(path: Path) -> dict[str, Any]:

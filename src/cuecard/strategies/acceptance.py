@@ -128,7 +128,9 @@ def _accepted(
         return why if alike else None
     for rule in rules:
         match rule:
-            case Acceptance(agreement, least) if (alike or not agreement) and (least is None or sure >= least):
+            case Acceptance(agreement, least) if (alike if agreement else least is not None) and (
+                least is None or sure >= least
+            ):
                 is_sure = f"the large model is sure of its own ({sure:.2f}, at least {least or 0:g} wanted)"
                 return " and ".join([AGREE] * agreement + [is_sure] * (least is not None))
             case Calibrated(least):

@@ -6,15 +6,15 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cuecard.answers import guess_kind
 from cuecard.domain.errors import BadInput, did_you_mean, required
 from cuecard.domain.question import AnswerKind, Image
 from cuecard.evals.item import Aggregate
-from cuecard.evals.tasks.mapping import COLUMNS, ColumnMap, OfAllRows, Preset, Row, question_row
+from cuecard.evals.tasks.presets import Preset, Row
 from cuecard.evals.tasks.rows import (
     Fault,
     QuestionRow,
@@ -44,7 +44,6 @@ KEYS = {
     "split": "text",
     "metadata": "anything: it is not looked at",
 }
-LISTS = ("image", "images", "options", "answer")
 MOST_LINE_BYTES = 64 * 2**20
 
 
@@ -246,10 +245,7 @@ class JsonlTask(RowsTask):
             if not line.strip():
                 continue
             try:
-                row = _object(line)
-                parts = {key: key for key in COLUMNS if row.get(key) not in (None, "", [])}
-                asked = question_row(ColumnMap(OfAllRows(), parts), row, str(number))
-                asked = replace(asked, options=tuple(map(str, row.get("options") or ())))  # of any kind of question
+                asked = _asked(_object(line), number)
             except Unusable as problem:
                 yield number, problem
                 continue
@@ -280,13 +276,44 @@ def _object(line: bytes) -> dict[str, Any]:
     if unknown := sorted(set(row) - set(KEYS)):
         hint = did_you_mean(unknown[0], KEYS, form="{!r}")
         raise Unusable(Fault.MALFORMED, f"unknown key {unknown[0]!r}", hint)
-    for key, value in row.items():
-        texts = value if isinstance(value, list) and key in LISTS else [] if value is None else [value]
-        fit = (isinstance(each, str | int | float) and not isinstance(each, bool) for each in texts)
-        if key != "metadata" and not all(fit):
-            raise Unusable(Fault.MALFORMED, f"{key!r} is not {'texts' if key in LISTS else 'a text'}", KEYS[key])
-    if row.get("kind") == AnswerKind.JSON:
-        raise Unusable(Fault.MALFORMED, "unknown kind 'json'", f"it is {KEYS['kind']}")
-    if row.get("question") in (None, ""):
-        raise Unusable(Fault.MALFORMED, "there is no question", 'write "question": "…"')
     return row
+
+
+def _asked(row: dict[str, Any], number: int) -> QuestionRow:
+    question, hint = _text(row, "question"), _text(row, "hint")
+    if question is None:
+        raise Unusable(Fault.MALFORMED, "there is no question", 'write "question": "…"')
+    options = tuple(_texts(row, "options"))
+    given = _text(row, "kind")
+    if given is not None and given not in set(AnswerKind) - {AnswerKind.JSON}:
+        raise Unusable(Fault.MALFORMED, f"unknown kind {given!r}", f"it is {KEYS['kind']}")
+    kind = AnswerKind(given) if given else guess_kind(question, options)
+    return QuestionRow(
+        id=_text(row, "id") or str(number),
+        text=f"{hint}\n{question}" if hint else question,
+        kind=kind,
+        golds=tuple(_texts(row, "answer")),
+        scorer=_text(row, "scorer") or ("maths" if kind is AnswerKind.MATHS else "exact"),
+        options=options,
+        images=tuple(_texts(row, "images" if "images" in row else "image")),
+        group=_text(row, "group"),
+        category=_text(row, "category"),
+        split=_text(row, "split"),
+    )
+
+
+def _text(row: dict[str, Any], key: str) -> str | None:
+    value = row.get(key)
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise Unusable(Fault.MALFORMED, f"{key!r} is not a text", f"it is {KEYS[key]}")
+    return str(value)
+
+
+def _texts(row: dict[str, Any], key: str) -> list[str]:
+    value = row.get(key)
+    members = value if isinstance(value, list) else [] if value is None else [value]
+    if any(isinstance(each, bool) or not isinstance(each, str | int | float) for each in members):
+        raise Unusable(Fault.MALFORMED, f"{key!r} is not {KEYS[key]}", "write texts")
+    return [str(each) for each in members]

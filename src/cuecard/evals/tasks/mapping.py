@@ -168,7 +168,7 @@ def mapped(dataset: str, path: Path) -> Preset:
         split=wanted.of_all.split,
         kinds=wanted.of_all.kind or "",
         scorer=wanted.of_all.scorer or "",
-        read=partial(question_row, wanted),
+        read=partial(_asked, wanted),
         columns=tuple(name for part in wanted.columns for name in wanted.names(part)),
         aggregate="circular" if "group" in wanted.columns else "mean",
         mark=f"+map:{digest}",
@@ -193,7 +193,7 @@ def _read(path: Path) -> ColumnMap:
     return ColumnMap(of_all, columns)
 
 
-def question_row(wanted: ColumnMap, row: Row, number: str) -> QuestionRow:
+def _asked(wanted: ColumnMap, row: Row, number: str) -> QuestionRow:
     """The question of a row, from the columns of a mapping. Raises Unusable."""
     question, hint = question_of(row, *wanted.names("question")), wanted.cell(row, "hint")
     options = _options(wanted, row)

@@ -16,7 +16,6 @@ import asyncio
 import hmac
 import logging
 import math
-import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -25,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cuecard.disk import CannotStore, load, save
+from cuecard.disk import CannotStore, is_there, load, save
 from cuecard.domain.errors import BadInput, BudgetUsed, RateLimited, Unauthorised
 from cuecard.gateway.tables import Budget, Key, digest
 
@@ -332,7 +331,7 @@ def _read(path: Path) -> Used:
             for name, (period, amount) in own.items()
         }
 
-    return load(path, VERSION, "what keys have used", HINT, used) if os.path.exists(path) else {}
+    return load(path, VERSION, "what keys have used", HINT, used) if is_there(path) else {}
 
 
 # --- clients ----------------------------------------------------------------------------------------------------------

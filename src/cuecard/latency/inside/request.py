@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from torch.nn import functional
 from transformers import DynamicCache
 
 from cuecard.domain.errors import CuecardError
@@ -60,6 +61,18 @@ class ByLayers:
         return self._tokens
 
 
+class Appended:
+    """A layer of Transformers' own caches, to which the new token is appended."""
+
+    def __init__(self, layer: Any) -> None:
+        self._layer = layer
+
+    def attend(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """As `Held.attend`."""
+        found = self._layer.update(keys[:, :, None], values[:, :, None])
+        return functional.scaled_dot_product_attention(query, *found)
+
+
 class ByFused:
     """Decodes with fused weights, and keys and values that grow."""
 
@@ -67,7 +80,8 @@ class ByFused:
         self._decoder = decoder
 
     def begin(self, cache: DynamicCache, tokens: torch.Tensor, delta: int) -> None:
-        self._held, self._tokens = cache.layers, tokens
+        self._held = [layer if hasattr(layer, "attend") else Appended(layer) for layer in cache.layers]
+        self._tokens = tokens
         self._at = cache.get_seq_length() + delta
 
     def step(self) -> torch.Tensor:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -35,9 +34,9 @@ from cuecard.models.local.embedded_layers import (
     mrope_positions,
 )
 from cuecard.models.local.network import (
-    IMAGES_KEPT,
     LEAST_TEMPERATURE,
     Inputs,
+    KeptImages,
     Room,
     Watch,
     render,
@@ -210,10 +209,10 @@ class PlainReader:
         self._repeated = settings["temporal_patch_size"]
         self._least, self._most = settings["size"]["shortest_edge"], settings["size"]["longest_edge"]
         self._mean, self._std = (np.array(settings[f"image_{name}"], np.float32) for name in ("mean", "std"))
-        self._pixels = lru_cache(IMAGES_KEPT)(self._pixels_of)
+        self._pixels = KeptImages()
 
     def inputs(self, prompt: Prompt) -> Inputs:
-        pictures = [self._pixels(image) for image in prompt.images]
+        pictures = [self._pixels.of(image, self._pixels_of) for image in prompt.images]
         text = with_places(
             render(self.tokenizer, prompt),
             self._placeholder,
@@ -225,7 +224,7 @@ class PlainReader:
 
     def forget(self) -> None:
         """Drop the processed images."""
-        self._pixels.cache_clear()
+        self._pixels.clear()
 
     def _pixels_of(self, image: Image) -> tuple[Any, tuple[int, int]]:
         """(patches, values) and the grid (rows, columns) of patches of one image."""

@@ -43,6 +43,26 @@ class Inputs:
         return replace(self, ids=self.ids[:count], tensors=cut)
 
 
+class KeptImages:
+    """The last processed images, by digest: the images themselves, which may be large, are not kept."""
+
+    def __init__(self) -> None:
+        self._made: OrderedDict[str, Any] = OrderedDict()
+
+    def of(self, image: Image, make: Callable[[Image], Any]) -> Any:
+        """What `make` returns for an image, made once."""
+        if image.digest not in self._made:
+            self._made[image.digest] = make(image)
+        self._made.move_to_end(image.digest)
+        while len(self._made) > IMAGES_KEPT:
+            self._made.popitem(last=False)
+        return self._made[image.digest]
+
+    def clear(self) -> None:
+        """Drop all of them."""
+        self._made.clear()
+
+
 class PromptReader(Protocol):
     """Converts prompts to inputs."""
 

@@ -9,7 +9,6 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -43,9 +42,9 @@ from cuecard.models.local.attention_hook import Rows, listening
 from cuecard.models.local.engine import lacking, refusing
 from cuecard.models.local.fused_decoder import StaticDecoder, applies
 from cuecard.models.local.network import (
-    IMAGES_KEPT,
     LEAST_TEMPERATURE,
     Inputs,
+    KeptImages,
     PromptReader,
     Room,
     Watch,
@@ -363,10 +362,10 @@ class QwenReader:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, image_processor: Any, config: PretrainedConfig) -> None:
         self.tokenizer, self._processor, self._token = tokenizer, image_processor, config.image_token_id
         self._placeholder = tokenizer.convert_ids_to_tokens(self._token)
-        self._pixels = lru_cache(IMAGES_KEPT)(self._pixels_of)
+        self._pixels = KeptImages()
 
     def inputs(self, prompt: Prompt) -> Inputs:
-        pictures = [self._pixels(image) for image in prompt.images]
+        pictures = [self._pixels.of(image, self._pixels_of) for image in prompt.images]
         merged = self._processor.merge_size**2
         text = with_places(
             render(self.tokenizer, prompt), self._placeholder, [int(grid.prod()) // merged for _, grid in pictures]
@@ -384,7 +383,7 @@ class QwenReader:
 
     def forget(self) -> None:
         """Drop the processed images."""
-        self._pixels.cache_clear()
+        self._pixels.clear()
 
     def _pixels_of(self, image: Image) -> tuple[torch.Tensor, torch.Tensor]:
         """(patches, values) and grid (1, 3) of one image, processed once for all calls about it."""

@@ -93,7 +93,7 @@ def _value(text: str, kind: type) -> Any:
     """A value in JSON, or the text itself."""
     try:
         return text if kind is str else json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
