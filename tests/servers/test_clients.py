@@ -44,7 +44,7 @@ def test_the_first_example_of_the_page_prints_what_it_says(embedded: str):
     example = page.split("```py\n")[1].split("```")[0].replace("http://127.0.0.1:8400/v1", embedded)
     root = CLIENTS.parents[1]
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=60, cwd=root)
-    assert done.stdout == "5 transferred\n", done.stderr
+    assert done.stdout == "5 confirmed\n", done.stderr
     assert f"It prints `{done.stdout.strip()}`" in page
 
 
