@@ -23,7 +23,9 @@ from serve_cluster import ServeCluster
 
 from cuecard import Pair
 from cuecard.demo import boards
+from cuecard.domain.errors import ModelError
 from cuecard.domain.question import Question
+from cuecard.models.replay import ScriptedModel
 from processes import free_port
 
 pytestmark = [
@@ -281,3 +283,13 @@ def test_arguments_that_cannot_be_used_are_reported_in_one_line(arguments, probl
     with pytest.raises(click.ClickException, match=problem) as refused:
         build(arguments)
     assert "\n" not in refused.value.format_message()
+
+
+def test_an_error_in_a_replica_is_reported_without_its_traceback():
+    from ray.exceptions import RayTaskError
+
+    from cuecard.deploy.ray import RemoteModel
+
+    model = RemoteModel(None, "cuecard", "huge", ScriptedModel("huge", {}).abilities)
+    with pytest.raises(ModelError, match=r"^huge on Ray: no such layer \(look at the replica's log\)$"):
+        model._failed(RayTaskError("run", "Traceback: /somewhere", ValueError("no such layer")))

@@ -35,6 +35,12 @@ def test_a_line_is_a_question_with_its_images_beside_the_file(tmp_path):
     assert (free.question.kind, free.golds) == (AnswerKind.FREE_TEXT, ())
 
 
+def test_ids_and_a_single_option_are_taken_as_they_stand(tmp_path):
+    row = {"id": " q ", "question": "Which?", "options": "red", "answer": "red", "kind": "short_text"}
+    (item,) = items_of(jsonl(tmp_path / "mine.jsonl", [row]))
+    assert (item.id, item.question.options) == (" q ", ("red",))
+
+
 def test_images_may_lie_in_another_folder(tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.png").write_bytes(png())
@@ -60,6 +66,7 @@ def test_groups_make_a_task_circular_and_questions_about_groups_do_not(tmp_path)
         ('{"question": "Why?", "kind": "yesno"}', "unknown kind 'yesno'", "yes_no"),
         ('{"question": "Why?", "scorer": "exakt"}', "there is no scorer 'exakt'", "exact"),
         ('{"question": "Why?", "image": "no.png"}', "there is no image no.png", "looked for"),
+        ('{"question": "Why?", "images": [3]}', "there is no image 3", "looked for"),
         ('{"question": "Why?", "options": ["a", "b"], "answer": "c"}', "none of the options A, B", "letter"),
         ('{"question": "Is it?", "answer": "perhaps"}', "'perhaps' is not yes or no", "yes or no"),
         ('{"question": "\\ud800?"}', "half a character", "UTF-8"),

@@ -305,7 +305,8 @@ class RemoteModel:
     async def _run(self, method: str, prompt: Prompt, *arguments: Any) -> AsyncGenerator[Any]:
         session = conversation(prompt).hex()
         handle = self._handle.options(stream=True, session_id=session, multiplexed_model_id=self._id)
-        # in a context of its own: calls that share the id of a gateway's request wait for each other's replica for ever
+        # Ray takes the id of a call from the context, and its router matches waiting calls by id: in the context of a
+        # gateway's request, one of two calls that wait at once would never be routed
         response = Context().run(handle.run.remote, self._id, method, prompt, *arguments)
         ended = False
         try:
